@@ -1,0 +1,460 @@
+"""The brain: what to do next, from the run, one observation and the time. Pure.
+
+It never leaves a terminal state. It reaches one whenever the provider keeps answering and
+observations stop changing: every wait below has a deadline.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Literal
+
+from orchestrator.core.offer import Offer
+from orchestrator.core.run import (
+    Attempt,
+    Instance,
+    Outcome,
+    Run,
+    Seal,
+    Source,
+    final_is_here,
+)
+
+Presence = Literal["present", "broken", "gone", "unknown"]
+
+
+@dataclass(frozen=True)
+class Deadlines:
+    """How long each wait may last, in seconds. Nothing waits for ever."""
+
+    create_s: float = 120.0
+    boot_s: float = 600.0
+    prepare_s: float = 7200.0
+    start_s: float = 600.0
+    settle_s: float = 600.0
+    stop_grace_s: float = 120.0
+    drain_s: float = 7200.0
+    silent_s: float = 300.0
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One observation.
+
+    `presence` is the provider's newest word about each instance: "unknown" when it has not
+    been asked since, or could not answer, and UNKNOWN is never GONE. `silent` says since when a
+    box has not been heard. `busy` are the keys of running tasks, `waiting` those that may not
+    be tried again yet, `gave_up` those that no retry will help. `ended` are the instances whose
+    terminate call has returned to this process. `moving_at` is when a transfer last moved.
+    """
+
+    presence: Mapping[str, Presence] = field(default_factory=dict)
+    agent_alive: bool | None = None
+    silent: Mapping[str, datetime] = field(default_factory=dict)
+    busy: frozenset[str] = frozenset()
+    waiting: frozenset[str] = frozenset()
+    gave_up: Mapping[str, str] = field(default_factory=dict)
+    ended: frozenset[str] = frozenset()
+    moving_at: datetime | None = None
+    expected_drain_s: float = 60.0
+
+
+@dataclass(frozen=True)
+class Wait:
+    why: str
+
+
+@dataclass(frozen=True)
+class Create:
+    """Rent `offer`; `instance` names an intent that is already on record and unanswered."""
+
+    offer: Offer
+    instance: str | None = None
+
+
+@dataclass(frozen=True)
+class Prepare:
+    instance: str
+
+
+@dataclass(frozen=True)
+class Start:
+    """Start the trainer. `attempt` names an intent that is already on record."""
+
+    instance: str
+    resume: Source | None
+    attempt: int | None = None
+
+
+@dataclass(frozen=True)
+class Resume:
+    """Give this instance up as lost; the next steps resume elsewhere."""
+
+    instance: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Stop:
+    attempt: int
+    signal: Literal["TERM", "KILL"]
+
+
+@dataclass(frozen=True)
+class Drain:
+    outcome: Outcome
+
+
+@dataclass(frozen=True)
+class Drained:
+    missing: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Terminate:
+    instance: str
+
+
+@dataclass(frozen=True)
+class Gone:
+    """The provider's list proves that the instance does not exist any more."""
+
+    instance: str
+
+
+@dataclass(frozen=True)
+class Finish:
+    pass
+
+
+Action = (
+    Wait | Create | Prepare | Start | Resume | Stop | Drain | Drained | Terminate | Gone | Finish
+)
+
+FATAL = {"oom": "config", "config": "config"}
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def decide(
+    run: Run,
+    offers: tuple[Offer, ...],
+    seen: Seen,
+    now: datetime,
+    deadlines: Deadlines = Deadlines(),
+) -> Action:
+    """The next action for `run`; the caller records it and looks again."""
+    if run.terminal:
+        return Wait("the run has ended")
+    for instance in run.instances:
+        action = _care_for(run, instance, seen, now, deadlines)
+        if action:
+            return action
+    if run.outcome is None:
+        outcome = _ending(run, offers, seen, now)
+        return Drain(outcome) if outcome else _advance(run, offers, seen)
+    return _end(run, seen, now, deadlines)
+
+
+def newest_source(run: Run, on_box: str | None) -> Source | None:
+    """The checkpoint to resume from: the highest step that is mirrored here or sealed on the
+    living box `on_box`; among equals the youngest."""
+    held = [
+        seal
+        for seal in run.seals
+        if seal.step is not None
+        and not seal.final
+        and (seal.digest in run.mirrored or (seal.instance == on_box and not seal.failed))
+    ]
+    if not held:
+        return None
+    best = max(held, key=lambda seal: (seal.step or 0, seal.sealed_at))
+    return Source(best.name, best.step or 0, best.digest)
+
+
+def missing_here(run: Run) -> tuple[Seal, ...]:
+    """Sealed on a box that may still be reached, and not mirrored."""
+    lost = {each.id for each in run.instances if each.lost or each.gone_at}
+    return tuple(
+        seal
+        for seal in run.seals
+        if seal.digest not in run.mirrored and seal.instance not in lost and not seal.failed
+    )
+
+
+def crashes_spent(run: Run) -> int:
+    """Crashes that count against the budget: one that gained no step since the attempt before
+    counts double."""
+    spent = 0
+    for attempt in run.attempts:
+        if attempt.ended_at is None or attempt.lost or attempt.rc == 0:
+            continue
+        started_from = attempt.resume.step if attempt.resume else 0
+        reached = max(
+            (seal.step or 0 for seal in run.seals if seal.attempt == attempt.number), default=0
+        )
+        spent += 1 if reached > started_from else 2
+    return spent
+
+
+def _care_for(
+    run: Run, instance: Instance, seen: Seen, now: datetime, deadlines: Deadlines
+) -> Action | None:
+    """What one instance needs, whatever the run is doing: to be given up, ended, or proven gone."""
+    if instance.gone_at or instance.refused:
+        return None
+    presence = seen.presence.get(instance.id, "unknown")
+    key = f"terminate:{instance.id}"
+    if instance.terminating:
+        if presence == "gone" and instance.id in seen.ended:
+            return Gone(instance.id)
+        return None if key in seen.busy | seen.waiting else Terminate(instance.id)
+    if instance.lost:
+        return Terminate(instance.id)
+    reason = _loss(run, instance, seen, now, deadlines)
+    return Resume(instance.id, reason) if reason else None
+
+
+def _loss(
+    run: Run, instance: Instance, seen: Seen, now: datetime, deadlines: Deadlines
+) -> str | None:
+    """Why an instance is lost, or None. A loss needs the provider's word or a deadline passed."""
+    if instance.provider_id is None:
+        return None
+    presence = seen.presence.get(instance.id, "unknown")
+    if presence == "gone":
+        return "the provider does not list it any more"
+    if presence == "broken":
+        return "the provider says it cannot work"
+    if instance.running_at is None:
+        return _late(now, instance.intended_at, deadlines.boot_s, "it did not boot")
+    if not instance.prepared:
+        return _late(now, instance.running_at, deadlines.prepare_s, "it could not be prepared")
+    attempt = run.attempt
+    if attempt and attempt.instance == instance.id and attempt.live and not attempt.started_at:
+        return _late(now, attempt.intended_at, deadlines.start_s, "the trainer did not start")
+    silent = seen.silent.get(instance.id)
+    if presence == "unknown" and silent:
+        return _late(now, silent, deadlines.silent_s, "neither provider nor box answered")
+    return None
+
+
+def _late(now: datetime, since: datetime, limit_s: float, what: str) -> str | None:
+    return f"{what} within {limit_s:.0f} s" if _past(now, since, limit_s) else None
+
+
+def _ending(run: Run, offers: tuple[Offer, ...], seen: Seen, now: datetime) -> Outcome | None:
+    """The outcome, once something has ended the run."""
+    if run.teardown:
+        return Outcome("CANCELLED", f"teardown: {run.teardown}", "asked")
+    over = _over_budget(run, seen, now)
+    if over:
+        return Outcome("FAILED", over, "budget")
+    losses = sum(1 for instance in run.instances if instance.lost)
+    if losses > run.limits.host_loss:
+        return Outcome(
+            "FAILED", f"{losses} instances were lost, {run.limits.host_loss} allowed", "host"
+        )
+    if run.instance is None and offers and _all_refused(run, offers):
+        return Outcome("FAILED", f"no offer could be rented; {_last_refusal(run)}", "capacity")
+    for key, message in seen.gave_up.items():
+        return Outcome("FAILED", f"{key.split(':')[0]}: {message}", "config")
+    return _after_exit(run)
+
+
+def _after_exit(run: Run) -> Outcome | None:
+    attempt = run.attempt
+    if attempt is None or attempt.live or attempt.lost or not attempt.settled:
+        return None
+    final = any(seal.final and seal.attempt == attempt.number for seal in run.seals)
+    if attempt.rc == 0:
+        if final and _reached_the_end(run):
+            return Outcome("SUCCEEDED", "trained to the end", "done")
+        what = "before the last step" if final else "without final weights"
+        return Outcome("FAILED", f"the trainer ended with 0 {what}", "incomplete")
+    if final and _reached_the_end(run):
+        reason = f"complete with an error after training (exit {attempt.rc})"
+        return Outcome("SUCCEEDED", reason, "done")
+    if attempt.why in FATAL:
+        return Outcome("FAILED", _crash_words(attempt), FATAL[attempt.why])
+    if crashes_spent(run) > run.limits.crash:
+        return Outcome("FAILED", _crash_words(attempt), "crash")
+    return None
+
+
+def _reached_the_end(run: Run) -> bool:
+    finals = [seal for seal in run.seals if seal.final]
+    return any(
+        seal.max_steps is None or seal.step is None or seal.step >= seal.max_steps
+        for seal in finals
+    )
+
+
+def _crash_words(attempt: Attempt) -> str:
+    return f"the trainer ended with {attempt.rc} ({attempt.why}): {attempt.message}"
+
+
+def _over_budget(run: Run, seen: Seen, now: datetime) -> str | None:
+    ahead_h = seen.expected_drain_s / 3600
+    burning = sum(each.usd_per_hour for each in run.instances if each.may_bill)
+    limits = run.limits
+    spent = run.spent_usd(now)
+    if limits.budget_usd is not None and spent + burning * ahead_h >= limits.budget_usd:
+        return f"${spent:.2f} spent of a budget of ${limits.budget_usd:.2f}"
+    hours = run.rented_hours(now)
+    if limits.budget_hours is not None and hours + ahead_h >= limits.budget_hours:
+        return f"{hours:.2f} instance hours used of a budget of {limits.budget_hours:.2f}"
+    return None
+
+
+def _all_refused(run: Run, offers: tuple[Offer, ...]) -> bool:
+    refused = {(each.provider, each.offer) for each in run.instances if each.refused}
+    return all((offer.provider, offer.id) in refused for offer in offers)
+
+
+def _last_refusal(run: Run) -> str:
+    return [each.refused or "" for each in run.instances if each.refused][-1]
+
+
+def _advance(run: Run, offers: tuple[Offer, ...], seen: Seen) -> Action:
+    """The next step towards a trainer that runs."""
+    instance = run.instance
+    if instance is None:
+        return _rent(run, offers)
+    if instance.provider_id is None:
+        return _ask_again(instance, offers, seen)
+    if instance.state == "PENDING":
+        return Wait("the instance boots")
+    if not instance.prepared:
+        return _unless_busy(f"prepare:{instance.id}", seen, Prepare(instance.id))
+    return _train(run, instance, seen)
+
+
+def _rent(run: Run, offers: tuple[Offer, ...]) -> Action:
+    refused = {(each.provider, each.offer) for each in run.instances if each.refused}
+    free = [offer for offer in offers if (offer.provider, offer.id) not in refused]
+    return Create(free[0]) if free else Wait("no offer is left")
+
+
+def _ask_again(instance: Instance, offers: tuple[Offer, ...], seen: Seen) -> Action:
+    """A create whose answer is not on record: never repeated before the list proves that it
+    rented nothing."""
+    key = f"create:{instance.id}"
+    if key in seen.busy or key in seen.waiting:
+        return Wait("the provider has not answered")
+    if seen.presence.get(instance.id, "unknown") != "gone":
+        return Wait("the provider is being listed")
+    offer = next(
+        each for each in offers if (each.provider, each.id) == (instance.provider, instance.offer)
+    )
+    return Create(offer, instance.id)
+
+
+def _train(run: Run, instance: Instance, seen: Seen) -> Action:
+    attempt = run.attempt
+    if attempt is None or not attempt.live or attempt.instance != instance.id:
+        if attempt and not attempt.lost and not attempt.settled:
+            return Wait("the box seals what the trainer left")
+        return Start(instance.id, newest_source(run, instance.id))
+    again = Start(instance.id, attempt.resume, attempt.number)
+    if attempt.started_at is None or seen.agent_alive is False:
+        return _unless_busy(f"start:{attempt.number}", seen, again)
+    return Wait("the trainer runs")
+
+
+def _end(run: Run, seen: Seen, now: datetime, deadlines: Deadlines) -> Action:
+    """Stop, bring everything home, end everything rented, and only then finish."""
+    if not run.drained:
+        return _drain(run, seen, now, deadlines)
+    for instance in run.still_billing:
+        if not instance.terminating:
+            return _terminate(instance, seen)
+    if run.still_billing:
+        return Wait("the provider still lists what the run rented")
+    return Finish()
+
+
+def _drain(run: Run, seen: Seen, now: datetime, deadlines: Deadlines) -> Action:
+    instance, attempt = run.instance, run.attempt
+    missing = missing_here(run)
+    stalled_since = max(
+        each for each in (run.draining_at, run.updated_at, seen.moving_at, _EPOCH) if each
+    )
+    if instance is None or attempt is None or attempt.instance != instance.id:
+        return Drained(_names(missing))
+    if _past(now, stalled_since, deadlines.drain_s):
+        return Drained(_names(missing))
+    if not attempt.settled and not attempt.lost:
+        return _stop(run, instance, attempt, seen, now, deadlines)
+    return Wait(f"{len(missing)} checkpoints on their way here") if missing else Drained(())
+
+
+def _stop(
+    run: Run, instance: Instance, attempt: Attempt, seen: Seen, now: datetime, deadlines: Deadlines
+) -> Action:
+    """Let the trainer save and the agent seal what it left."""
+    if f"start:{attempt.number}" in seen.busy:
+        return Wait("the trainer is being started")
+    if attempt.started_at is None:
+        return Drained(_names(missing_here(run)))
+    if seen.agent_alive is False:
+        again = Start(instance.id, attempt.resume, attempt.number)
+        return _unless_busy(f"start:{attempt.number}", seen, again)
+    if attempt.live:
+        late = _past(now, run.draining_at or now, deadlines.stop_grace_s)
+        stop = Stop(attempt.number, "KILL" if late else "TERM")
+        return _unless_busy(f"stop:{attempt.number}:{stop.signal}", seen, stop)
+    if _past(now, attempt.ended_at or now, deadlines.settle_s):
+        return Drained(_names(missing_here(run)))
+    return Wait("the box seals what the trainer left")
+
+
+def _terminate(instance: Instance, seen: Seen) -> Action:
+    """End an instance; one whose create was never answered first has to show itself or not."""
+    if instance.provider_id is not None:
+        return Terminate(instance.id)
+    if f"create:{instance.id}" in seen.busy:
+        return Wait("the provider has not answered the create")
+    if seen.presence.get(instance.id, "unknown") == "gone":
+        return Gone(instance.id)
+    return Wait("the provider is being listed")
+
+
+def _unless_busy(key: str, seen: Seen, action: Action) -> Action:
+    if key in seen.busy:
+        return Wait(f"{key} is under way")
+    if key in seen.waiting:
+        return Wait(f"{key} failed and is tried again soon")
+    return action
+
+
+def _names(seals: tuple[Seal, ...]) -> tuple[str, ...]:
+    return tuple(seal.name for seal in seals)
+
+
+def _past(now: datetime, since: datetime, limit_s: float) -> bool:
+    return now - since >= timedelta(seconds=limit_s)
+
+
+__all__ = [
+    "Action",
+    "Create",
+    "Deadlines",
+    "Drain",
+    "Drained",
+    "Finish",
+    "Gone",
+    "Prepare",
+    "Resume",
+    "Seen",
+    "Start",
+    "Stop",
+    "Terminate",
+    "Wait",
+    "crashes_spent",
+    "decide",
+    "final_is_here",
+    "missing_here",
+    "newest_source",
+]

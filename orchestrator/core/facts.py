@@ -1,0 +1,98 @@
+"""What a box says, as events of the run. A box is hostile input: everything is checked here."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from orchestrator.core.run import Attempt, Run
+from orchestrator.core.signatures import classify
+from remote.contract import ContractError, Fact, check_name
+
+Told = tuple[str, dict[str, Any]]
+
+_DIGEST = re.compile(r"^[0-9a-f]{64}$")
+_MAX_INT = 2**62
+
+
+def to_event(run: Run, fact: Fact) -> Told | None:
+    """The event that a fact stands for, or None when it changes nothing.
+
+    Raises ContractError when the box says what no honest agent says.
+    """
+    reader = _READERS.get(fact.kind)
+    return reader(run, fact) if reader else None
+
+
+def _exited(run: Run, fact: Fact) -> Told | None:
+    attempt = _attempt_of(run, fact)
+    if attempt is None or not attempt.live:
+        return None
+    rc = _integer(fact.data, "rc", low=-255)
+    tail = str(fact.data.get("tail", ""))[-4096:]
+    why, message = classify(rc, tail)
+    asked = run.outcome is not None and rc != 0
+    data = {
+        "attempt": attempt.number,
+        "rc": rc,
+        "why": "stopped" if asked else why,
+        "message": message,
+    }
+    return "attempt.exited", data
+
+
+def _settled(run: Run, fact: Fact) -> Told | None:
+    attempt = _attempt_of(run, fact)
+    if attempt is None or attempt.settled:
+        return None
+    return "attempt.settled", {"attempt": attempt.number}
+
+
+def _sealed(run: Run, fact: Fact) -> Told | None:
+    data = fact.data
+    digest = str(data.get("digest"))
+    if not _DIGEST.match(digest):
+        raise ContractError("a sealed checkpoint without a SHA-256 digest")
+    name, generation = check_name(str(data.get("name"))), _integer(data, "generation", low=1)
+    for seal in run.seals:
+        if (seal.instance, seal.name, seal.digest) == (fact.instance, name, digest):
+            return None
+    event = {
+        "instance": fact.instance,
+        "attempt": _integer(data, "attempt", low=1),
+        "name": name,
+        "generation": generation,
+        "step": _optional(data, "step"),
+        "max_steps": _optional(data, "max_steps"),
+        "size_bytes": _integer(data, "size_bytes"),
+        "digest": digest,
+        "final": data.get("final") is True,
+    }
+    return "checkpoint.sealed", event
+
+
+def _attempt_of(run: Run, fact: Fact) -> Attempt | None:
+    number = _integer(fact.data, "attempt", low=1)
+    for attempt in run.attempts:
+        if attempt.number == number and attempt.instance == fact.instance:
+            return attempt
+    return None
+
+
+def _integer(data: Mapping[str, Any], key: str, low: int = 0) -> int:
+    value = data.get(key)
+    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= _MAX_INT:
+        raise ContractError(f"{key} is {value!r}")
+    return value
+
+
+def _optional(data: Mapping[str, Any], key: str) -> int | None:
+    return None if data.get(key) is None else _integer(data, key)
+
+
+_READERS = {
+    "trainer.exited": _exited,
+    "agent.settled": _settled,
+    "checkpoint.sealed": _sealed,
+}

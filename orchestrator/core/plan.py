@@ -1,0 +1,85 @@
+"""The plan: fully resolved, printable intent. `launch --dry-run` prints the value that `launch`
+executes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from orchestrator.core.offer import Need, Offer
+from orchestrator.core.run import Limits
+
+PLAN_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Upload:
+    """A tree that goes to the box: from `source` here to `dest` below the work folder.
+
+    `manifest` is the tree as it was at launch: what runs is what was launched.
+    """
+
+    what: Literal["code", "data"]
+    source: str
+    dest: str
+    files: int
+    size_bytes: int
+    digest: str
+    manifest: Mapping[str, Any] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class ResumePlan:
+    """How the trainer is told where to go on, with the placeholders of the job file."""
+
+    args: str
+    env: Mapping[str, str]
+    place: str
+
+
+@dataclass(frozen=True)
+class CheckpointPlan:
+    """Where the trainer writes checkpoints (below the work folder) and where they arrive here."""
+
+    path: str
+    layout: str
+    mirror: str
+    resume: ResumePlan
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that a run will do, before it has an id. Paths of `uploads` are absolute."""
+
+    v: int
+    name: str
+    phase: str
+    need: Need
+    offers: tuple[Offer, ...]
+    limits: Limits
+    uploads: tuple[Upload, ...]
+    secrets: tuple[str, ...]
+    env: Mapping[str, str]
+    setup: str
+    command: str
+    train: Mapping[str, Any] | None
+    world_size: int
+    checkpoints: CheckpointPlan
+
+    @property
+    def offer(self) -> Offer:
+        """The offer that is tried first."""
+        return self.offers[0]
+
+    @property
+    def ceiling_usd(self) -> float | None:
+        """The most the run may cost; None when the job file sets no budget that bounds it."""
+        limits, price = self.limits, max(offer.usd_per_hour for offer in self.offers)
+        bounds = [
+            limits.budget_usd,
+            None if limits.budget_hours is None else limits.budget_hours * price,
+        ]
+        if price == 0:
+            return 0.0
+        return min((bound for bound in bounds if bound is not None), default=None)

@@ -1,0 +1,109 @@
+"""Every error a user can see, named after what the caller does next.
+
+GpujobError
+├── BadJobFile          2   fix the file (also an unset secret, a wrong flag)
+├── NotFound            9   name something that exists
+├── Ambiguous           2   say which of the candidates is meant
+├── Missing             1   install or allow something on this machine
+├── LedgerError         1   the ledger cannot be read or written
+│   └── StaleLease      1   somebody else acts on the run now
+├── IntegrityError      7   bytes are not what their manifest says
+├── ProviderError       1
+│   ├── NoCapacity      3   take the next offer
+│   ├── Transient       1   try again
+│   ├── Refused         1   stop and show why
+│   └── LostAnswer      1   list before anything else
+├── ShellError          1
+│   ├── Unreachable     1   try again; ask the provider whether the box is there
+│   ├── HostKeyChanged  1   stop: somebody else answers
+│   └── CommandFailed   1   the command ran and said no
+└── RunEnded            *   the run finished without success; carries its exit code
+"""
+
+from __future__ import annotations
+
+
+class GpujobError(Exception):
+    """What happened (the message), what to type next (the hint), how the command exits."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class BadJobFile(GpujobError):
+    exit_code = 2
+
+
+class NotFound(GpujobError):
+    exit_code = 9
+
+
+class Ambiguous(GpujobError):
+    exit_code = 2
+
+
+class Missing(GpujobError):
+    exit_code = 1
+
+
+class LedgerError(GpujobError):
+    exit_code = 1
+
+
+class StaleLease(LedgerError):
+    pass
+
+
+class IntegrityError(GpujobError):
+    exit_code = 7
+
+
+class ProviderError(GpujobError):
+    pass
+
+
+class NoCapacity(ProviderError):
+    exit_code = 3
+
+
+class Transient(ProviderError):
+    pass
+
+
+class Refused(ProviderError):
+    pass
+
+
+class LostAnswer(ProviderError):
+    pass
+
+
+class ShellError(GpujobError):
+    pass
+
+
+class Unreachable(ShellError):
+    pass
+
+
+class HostKeyChanged(ShellError):
+    pass
+
+
+class CommandFailed(ShellError):
+    """The remote command ended with `rc`; `stderr` holds its last words, at most 4 KiB."""
+
+    def __init__(self, message: str, rc: int, stderr: str = "") -> None:
+        super().__init__(message)
+        self.rc = rc
+        self.stderr = stderr
+
+
+class RunEnded(GpujobError):
+    def __init__(self, message: str, exit_code: int, hint: str | None = None) -> None:
+        super().__init__(message, hint)
+        self.exit_code = exit_code

@@ -1,0 +1,235 @@
+"""What is done on a box: each function is the body of one task and may be repeated."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from orchestrator.core.commands import (
+    agent_root,
+    resume_place,
+    trainer_command,
+    trainer_env,
+    work_folder,
+)
+from orchestrator.core.plan import Plan, Upload
+from orchestrator.core.run import Attempt, Instance, Seal, Source
+from orchestrator.errors import CommandFailed, IntegrityError, Missing, NotFound
+from orchestrator.ports import Boxes, Endpoint, Mirror, Provider, Shell, Stream, TaskContext
+from remote.contract import Manifest, shell_words
+
+SETUP_TIMEOUT_S = 3600.0
+
+
+@dataclass(frozen=True)
+class Kit:
+    """What a task needs to work on one box of one run."""
+
+    run: str
+    plan: Plan
+    boxes: Boxes
+    endpoint: Endpoint
+    folder: Path
+    mirror: Mirror
+    agent: bytes
+    library: tuple[Path, Manifest]
+
+    def shell(self, context: TaskContext) -> Shell:
+        shell = self.boxes.shell(self.endpoint, self.run)
+        context.on_cancel(shell.close)
+        return shell
+
+    def stream(self, context: TaskContext) -> Stream:
+        stream = self.boxes.stream(self.endpoint, self.run)
+        context.on_cancel(stream.close)
+        return stream
+
+
+def endpoint_of(instance: Instance) -> Endpoint:
+    if instance.host is None or instance.port is None or instance.user is None:
+        raise ValueError(f"{instance.id} has no endpoint yet")
+    return Endpoint(instance.id, instance.host, instance.port, instance.user)
+
+
+def prepare(context: TaskContext, kit: Kit, provider: Provider, instance: Instance) -> None:
+    """Make the box able to run the trainer: agent, code, data, secrets, setup."""
+    where = kit.endpoint
+    keys = provider.host_keys(instance.provider_id or "")
+    kit.boxes.pin(where.instance, kit.run, keys, where.host, where.port)
+    shell = kit.shell(context)
+    try:
+        _check_tools(shell)
+        root = agent_root(kit.run)
+        shell.run(f"umask 077; mkdir -p {root} && mkdir -p {work_folder(kit.run)}")
+        shell.put(kit.agent, f"{root}/agent.pyz")
+        _upload(context, kit)
+        if kit.plan.train is not None:
+            shell.put(json.dumps(dict(kit.plan.train)).encode(), f"{root}/train.json")
+        if kit.plan.secrets:
+            shell.put((kit.folder / "secrets.env").read_bytes(), f"{root}/secrets.env")
+        if kit.plan.setup:
+            _setup(shell, kit)
+    finally:
+        shell.close()
+
+
+def start(context: TaskContext, kit: Kit, attempt: Attempt) -> Mapping[str, Any]:
+    """Put the checkpoint in place and start the trainer, unless it was started."""
+    if attempt.resume:
+        _place(context, kit, attempt.resume)
+    shell = kit.shell(context)
+    try:
+        root = agent_root(kit.run)
+        spec = json.dumps(_spec(kit, attempt)).encode()
+        shell.run(f"umask 077; mkdir -p {root}/attempts/{attempt.number}")
+        shell.put(spec, f"{root}/attempts/{attempt.number}/spec.json")
+        words = ("--instance", kit.endpoint.instance, "--attempt", str(attempt.number))
+        return _agent(shell, kit, "start", *words)
+    finally:
+        shell.close()
+
+
+def stop(context: TaskContext, kit: Kit, attempt: int, signal: str) -> None:
+    """Signal the trainer; one that has ended is success."""
+    shell = kit.shell(context)
+    try:
+        _agent(shell, kit, "stop", "--attempt", str(attempt), "--signal", signal)
+    finally:
+        shell.close()
+
+
+def follow(context: TaskContext, kit: Kit, events: int, log: int, metrics: int) -> None:
+    """Report whatever the agent says, until the link dies or the task is cancelled."""
+    follower = kit.boxes.follow(kit.endpoint, kit.run, events=events, log=log, metrics=metrics)
+    context.on_cancel(follower.close)
+    try:
+        for said in follower:
+            context.report(said)
+    finally:
+        follower.close()
+
+
+def fetch(context: TaskContext, kit: Kit, seal: Seal) -> str:
+    """Mirror one sealed checkpoint and return the folder it is published in."""
+    held = kit.mirror.holds(seal.digest)
+    if held:
+        return str(held)
+    stream = kit.stream(context)
+    try:
+        manifest = stream.manifest(seal.name, seal.generation)
+        if manifest.digest != seal.digest:
+            raise IntegrityError(f"the manifest of {seal.name} is not the one that was sealed")
+        partial = kit.mirror.partial(seal.name, seal.generation)
+        stream.pull(seal.name, seal.generation, partial, manifest, context.report)
+    finally:
+        stream.close()
+    return str(kit.mirror.publish(seal.name, seal.generation, manifest))
+
+
+def acknowledge(context: TaskContext, kit: Kit, seals: tuple[Seal, ...]) -> None:
+    """Tell the box what is held durably here."""
+    stream = kit.stream(context)
+    try:
+        for seal in seals:
+            stream.ack(seal.name, seal.generation)
+    finally:
+        stream.close()
+
+
+def _check_tools(shell: Shell) -> None:
+    need = "import sys; sys.exit(sys.version_info < (3, 9))"
+    for tool, command in (("Python 3.9 or newer", f'python3 -c "{need}"'), ("tmux", "tmux -V")):
+        if shell.run(command, check=False).rc != 0:
+            raise Missing(
+                f"the box has no {tool}, which the agent needs",
+                hint="use an image that has python3 and tmux, or install them in `setup:`",
+            )
+
+
+def _upload(context: TaskContext, kit: Kit) -> None:
+    stream = kit.stream(context)
+    try:
+        for upload in kit.plan.uploads:
+            dest = f"{work_folder(kit.run)}/{upload.dest}".rstrip("/.")
+            manifest = Manifest.from_json(dict(upload.manifest))
+            stream.push(_source(kit, upload), manifest, dest, "merge", context.report)
+        if kit.plan.train is not None:
+            source, manifest = kit.library
+            dest = f"{agent_root(kit.run)}/lib"
+            stream.push(source, manifest, dest, "merge", context.report)
+    finally:
+        stream.close()
+
+
+def _source(kit: Kit, upload: Upload) -> Path:
+    return kit.folder / "code" if upload.what == "code" else Path(upload.source)
+
+
+def _setup(shell: Shell, kit: Kit) -> None:
+    """The job's own setup command, with its environment and secrets, in the work folder."""
+    root, work = agent_root(kit.run), work_folder(kit.run)
+    exports = "".join(
+        f"export {name}={shell_words([text])}; " for name, text in kit.plan.env.items()
+    )
+    load = f'while IFS= read -r pair; do export "$pair"; done < "$HOME/{root}/secrets.env"; '
+    script = f"cd {work} && {{ {load if kit.plan.secrets else ''}{exports}\n{kit.plan.setup}\n}}"
+    done = shell.run("bash -s", stdin=script.encode(), timeout_s=SETUP_TIMEOUT_S, check=False)
+    if done.rc != 0:
+        last = (done.stderr or done.stdout).strip()[-2000:]
+        raise CommandFailed(f"setup ended with {done.rc}: {last}", done.rc, last)
+
+
+def _place(context: TaskContext, kit: Kit, source: Source) -> None:
+    """Put the checkpoint to resume from where the trainer will look: from the box's own seal
+    when it has one, else from the mirror."""
+    dest = f"{work_folder(kit.run)}/{resume_place(kit.plan, source)}"
+    stream = kit.stream(context)
+    try:
+        try:
+            stream.restore(source.name, source.digest, dest)
+        except NotFound:
+            held = kit.mirror.holds(source.digest)
+            if held is None:
+                raise IntegrityError(
+                    f"{source.name} is neither on the box nor in the mirror as it was verified"
+                ) from None
+            manifest = kit.mirror.manifest(source.digest)
+            stream.push(held, manifest, dest, "folder", context.report)
+    finally:
+        stream.close()
+
+
+def _spec(kit: Kit, attempt: Attempt) -> dict[str, Any]:
+    plan = kit.plan
+    return {
+        "v": 1,
+        "instance": kit.endpoint.instance,
+        "attempt": attempt.number,
+        "workdir": work_folder(kit.run),
+        "command": trainer_command(plan, kit.run, attempt),
+        "env": trainer_env(plan, kit.run, attempt),
+        "secrets": bool(plan.secrets),
+        "checkpoints": plan.checkpoints.path,
+        "layout": "huggingface" if plan.checkpoints.layout == "auto" else plan.checkpoints.layout,
+        "world_size": plan.world_size,
+        "resume_step": attempt.resume.step if attempt.resume else None,
+    }
+
+
+def _agent(shell: Shell, kit: Kit, *words: str) -> Mapping[str, Any]:
+    root = agent_root(kit.run)
+    command = shell_words(["python3", f"{root}/agent.pyz", *words, "--root", root])
+    done = shell.run(command, check=False)
+    try:
+        said = json.loads(done.stdout.strip().split("\n")[-1])
+    except ValueError:
+        said = {}
+    if done.rc != 0 or not isinstance(said, dict):
+        what = said.get("error") if isinstance(said, dict) else None
+        raise CommandFailed(
+            f"the agent refused to {words[0]}: {what or done.stderr.strip()[-500:]}", done.rc
+        )
+    return said

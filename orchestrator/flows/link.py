@@ -1,0 +1,114 @@
+"""What the agents say: facts into the ledger, log and metrics into files, heartbeats in memory."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from orchestrator.core.facts import to_event
+from orchestrator.core.run import Lease, Run
+from orchestrator.ports import Clock, Ledger
+from remote.contract import ContractError, Fact
+
+log = logging.getLogger(__name__)
+
+FILES = ("log", "metrics.jsonl")
+
+
+@dataclass(frozen=True)
+class Heard:
+    """The last time a box was heard, and what its agent's pulse was."""
+
+    at: datetime
+    alive: bool
+    pulse: Mapping[str, Any]
+
+
+class Link:
+    """One run's ear. After a reconnect nothing is lost and nothing counts twice."""
+
+    def __init__(self, lease: Lease, ledger: Ledger, clock: Clock, folder: Path) -> None:
+        self._lease = lease
+        self._ledger = ledger
+        self._clock = clock
+        self._folder = folder
+        self._heard: dict[str, Heard] = {}
+        self._silent: dict[str, datetime] = {}
+
+    def offsets(self, instance: str) -> tuple[int, int, int]:
+        """Where to go on reading the box's events, log and metrics."""
+        sizes = [self._size(instance, name) for name in FILES]
+        return self._ledger.fact_offset(self._lease.run, instance), sizes[0], sizes[1]
+
+    def take_in(self, run: Run, instance: str, said: Sequence[Mapping[str, Any]]) -> None:
+        for each in said:
+            try:
+                self._take_in_one(instance, each)
+            except (ContractError, KeyError, TypeError, ValueError, binascii.Error) as error:
+                log.warning("%s: the box said something wrong: %s", instance, error)
+        if said:
+            self._silent.pop(instance, None)
+
+    def ended(self, instance: str) -> None:
+        """The connection is gone; the box may be silent from now on."""
+        self._silent.setdefault(instance, self._clock.now())
+
+    def agent_started(self, instance: str) -> None:
+        """What was heard before a start says nothing about the agent of now."""
+        self._heard.pop(instance, None)
+
+    def agent_alive(self, instance: str) -> bool | None:
+        heard = self._heard.get(instance)
+        return heard.alive if heard else None
+
+    def silent(self) -> Mapping[str, datetime]:
+        return dict(self._silent)
+
+    def heartbeats(self) -> Mapping[str, Any]:
+        return {instance: dict(heard.pulse) for instance, heard in self._heard.items()}
+
+    def _take_in_one(self, instance: str, said: Mapping[str, Any]) -> None:
+        if "heartbeat" in said:
+            pulse = said["heartbeat"] or {}
+            self._heard[instance] = Heard(self._clock.now(), said["agent_alive"] is True, pulse)
+        elif said["file"] == "events":
+            self._fact(instance, said)
+        else:
+            name = {"log": "log", "metrics": "metrics.jsonl"}[said["file"]]
+            self._bytes(instance, name, said["offset"], base64.b64decode(said["data"]))
+
+    def _fact(self, instance: str, said: Mapping[str, Any]) -> None:
+        fact = Fact.decode(json.dumps(said["line"]).encode())
+        if fact.instance != instance:
+            raise ContractError(f"{instance} told a fact of {fact.instance}")
+        try:
+            event = to_event(self._ledger.run(self._lease.run), fact)
+        except ContractError as error:
+            log.warning("%s: refused fact %s: %s", instance, fact.kind, error)
+            event = None
+        self._ledger.append_fact(
+            self._lease.run, fact, int(said["end"]), event, epoch=self._lease.epoch
+        )
+
+    def _bytes(self, instance: str, name: str, offset: int, data: bytes) -> None:
+        size = self._size(instance, name)
+        if not isinstance(offset, int) or offset > size:
+            raise ContractError(f"{name} goes on at {offset!r}, and {size} bytes are here")
+        path = self._path(instance, name)
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with path.open("ab") as file:
+            file.write(data[size - offset :])
+
+    def _size(self, instance: str, name: str) -> int:
+        path = self._path(instance, name)
+        return path.stat().st_size if path.exists() else 0
+
+    def _path(self, instance: str, name: str) -> Path:
+        return self._folder / instance / name

@@ -1,0 +1,408 @@
+"""One run, one step at a time: take in what happened, observe, decide, act, record.
+
+A step never waits. What takes longer is a task; its result is an event at a later step. A
+side effect starts only after the intent to have it is on record.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from orchestrator.core.codec import from_json
+from orchestrator.core.decide import (
+    Action,
+    Create,
+    Deadlines,
+    Drain,
+    Drained,
+    Finish,
+    Gone,
+    Prepare,
+    Resume,
+    Seen,
+    Start,
+    Stop,
+    Terminate,
+    Wait,
+    decide,
+)
+from orchestrator.core.plan import Plan
+from orchestrator.core.run import Instance, Lease, Run
+from orchestrator.errors import (
+    GpujobError,
+    LostAnswer,
+    NoCapacity,
+    ProviderError,
+    Refused,
+    Transient,
+    Unreachable,
+)
+from orchestrator.flows import box
+from orchestrator.flows.box import Kit
+from orchestrator.flows.fleet import Fleet, describe
+from orchestrator.flows.link import Link
+from orchestrator.flows.retry import Backoff
+from orchestrator.flows.transfers import Transfers
+from orchestrator.ports import Boxes, Clock, CreateRequest, Ledger, Mirror, Task, Tasks
+from remote.contract import Manifest
+
+log = logging.getLogger(__name__)
+
+UNEXPECTED_TRIES = 4
+HOLD_S = {"stop": 5.0, "terminate": 2.0}
+
+
+@dataclass(frozen=True)
+class World:
+    """The ports that a stepper works through."""
+
+    ledger: Ledger
+    fleet: Fleet
+    boxes: Boxes
+    tasks: Tasks
+    clock: Clock
+    mirror: Callable[[str, Path], Mirror]
+    agent: Callable[[], bytes]
+    library: Callable[[], tuple[Path, Manifest]]
+    state: Path
+    deadlines: Deadlines
+
+
+class Stepper:
+    """Acts on one run while it holds the run's lease. Raises StaleLease when that has passed on."""
+
+    def __init__(self, lease: Lease, world: World) -> None:
+        self.lease = lease
+        self._world = world
+        self._plan = from_json(Plan, world.ledger.plan(lease.run))
+        self._folder = world.state / "runs" / lease.run
+        self._born_at = world.clock.now()
+        self._backoff = Backoff()
+        self._gave_up: dict[str, str] = {}
+        self._ended: set[str] = set()
+        self._create_ended_at: dict[str, datetime] = {}
+        self.link = Link(lease, world.ledger, world.clock, self._folder)
+        self.transfers = Transfers()
+        self.last: Action = Wait("nothing yet")
+
+    def step(self) -> bool:
+        """Do what can be done now; True when the run is terminal."""
+        for name in self._providers():
+            self._world.fleet.refresh(name)
+        self._take_results()
+        run = self._take_in_listing(self._run())
+        run = self._keep_link(run)
+        self.last = decide(
+            run, self._plan.offers, self._see(run), self._now(), self._world.deadlines
+        )
+        self._act(run, self.last)
+        self._transfer(self._run())
+        return self._run().terminal
+
+    def close(self) -> None:
+        """Let go of every task of this run; what they had not finished is done again later."""
+        for key in self._world.tasks.all(f"{self.lease.run}/"):
+            self._world.tasks.cancel(key)
+            self._world.tasks.take(key)
+
+    def _providers(self) -> set[str]:
+        return {offer.provider for offer in self._plan.offers}
+
+    def _run(self) -> Run:
+        return self._world.ledger.run(self.lease.run)
+
+    def _now(self) -> datetime:
+        return self._world.clock.now()
+
+    def _record(self, kind: str, **data: Any) -> None:
+        self._world.ledger.append(self.lease.run, kind, data, epoch=self.lease.epoch)
+
+    def _begin(self, key: str, fn: Callable[..., Any], *arguments: Any) -> None:
+        self._world.tasks.start(f"{self.lease.run}/{key}", lambda context: fn(context, *arguments))
+
+    # Taking in what happened
+
+    def _take_results(self) -> None:
+        prefix = f"{self.lease.run}/"
+        for full_key in self._world.tasks.all(prefix):
+            key = full_key.removeprefix(prefix)
+            verb, _, rest = key.partition(":")
+            if verb == "follow":
+                self.link.take_in(self._run(), rest, self._world.tasks.reports(full_key))
+            if verb == "fetch":
+                self.transfers.moved(self._world.tasks.reports(full_key), self._now())
+            task = self._world.tasks.take(full_key)
+            if task:
+                self._take_result(verb, rest, key, task)
+
+    def _take_result(self, verb: str, rest: str, key: str, task: Task) -> None:
+        if task.state == "done":
+            self._backoff.cleared(key)
+            self._succeeded(verb, rest, key, task.result)
+        else:
+            log.info("%s %s failed: %s", self.lease.run, key, describe(task.error))
+            self._failed(verb, rest, key, task.error)
+
+    def _succeeded(self, verb: str, rest: str, key: str, result: Any) -> None:
+        if verb in HOLD_S:
+            self._backoff.hold(key, self._now() + timedelta(seconds=HOLD_S[verb]))
+        match verb:
+            case "create":
+                self._record("instance.created", instance=rest, provider_id=result)
+            case "prepare":
+                self._record("instance.prepared", instance=rest)
+            case "start":
+                self._started(int(rest))
+            case "terminate":
+                self._ended.add(rest)
+            case "fetch":
+                seal = self.transfers.done()
+                self._record(
+                    "checkpoint.mirrored",
+                    instance=seal.instance,
+                    name=seal.name,
+                    generation=seal.generation,
+                    digest=seal.digest,
+                    path=result,
+                )
+            case "ack":
+                for seal in self.transfers.acknowledged():
+                    self._record(
+                        "checkpoint.acked",
+                        instance=seal.instance,
+                        name=seal.name,
+                        generation=seal.generation,
+                    )
+            case "follow":
+                self.link.ended(rest)
+
+    def _started(self, number: int) -> None:
+        attempt = self._run().attempts[number - 1]
+        self.link.agent_started(attempt.instance)
+        if attempt.started_at is None:
+            self._record("attempt.started", attempt=number)
+
+    def _failed(self, verb: str, rest: str, key: str, error: Exception | None) -> None:
+        failures = self._backoff.failed(key, self._now())
+        if verb == "create":
+            self._create_ended_at[rest] = self._now()
+            self._create_failed(rest, error)
+            if failures >= UNEXPECTED_TRIES and not isinstance(error, ProviderError):
+                self._gave_up[key] = describe(error)
+        elif verb == "fetch":
+            self._fetch_failed(error, failures)
+        elif verb == "follow":
+            self.link.ended(rest)
+        elif verb in ("prepare", "start") and self._hopeless(error, failures):
+            self._gave_up[key] = describe(error)
+
+    def _create_failed(self, instance: str, error: Exception | None) -> None:
+        """Nothing was rented for sure: the next offer. Anything else: the list has to say."""
+        if isinstance(error, Transient | LostAnswer):
+            return
+        why = "no_capacity" if isinstance(error, NoCapacity) else "refused"
+        if isinstance(error, NoCapacity | Refused | GpujobError):
+            self._record("instance.refused", instance=instance, why=why, message=describe(error))
+
+    def _fetch_failed(self, error: Exception | None, failures: int) -> None:
+        seal = self.transfers.failed()
+        integrity = isinstance(error, GpujobError) and error.exit_code == 7
+        if integrity and failures >= 3:
+            self._record(
+                "checkpoint.failed",
+                instance=seal.instance,
+                name=seal.name,
+                generation=seal.generation,
+                reason=describe(error),
+            )
+
+    def _hopeless(self, error: Exception | None, failures: int) -> bool:
+        if isinstance(error, Unreachable | ProviderError):
+            return False
+        return isinstance(error, GpujobError) or failures >= UNEXPECTED_TRIES
+
+    def _take_in_listing(self, run: Run) -> Run:
+        """Adopt an unanswered create that the list shows; learn where an instance answers."""
+        for instance in run.instances:
+            found = None if instance.gone_at else self._world.fleet.find(instance)
+            if found is None:
+                continue
+            if instance.provider_id is None:
+                if f"create:{instance.id}" not in self._busy():
+                    self._record(
+                        "instance.created", instance=instance.id, provider_id=found.provider_id
+                    )
+            elif instance.state == "PENDING" and found.state == "RUNNING" and found.host:
+                self._record(
+                    "instance.running",
+                    instance=instance.id,
+                    host=found.host,
+                    port=found.port,
+                    user=found.user,
+                    restart_marker=found.restart_marker,
+                )
+        return self._run()
+
+    def _keep_link(self, run: Run) -> Run:
+        """Follow the agent of the instance that has one."""
+        instance, attempt = run.instance, run.attempt
+        if not (instance and attempt and attempt.started_at and attempt.instance == instance.id):
+            return run
+        key = f"follow:{instance.id}"
+        if key not in self._busy() | self._backoff.waiting(self._now()):
+            offsets = self.link.offsets(instance.id)
+            self._begin(key, box.follow, self._kit(instance), *offsets)
+        return self._run()
+
+    # Observing
+
+    def _see(self, run: Run) -> Seen:
+        instance = run.instance
+        return Seen(
+            presence={each.id: self._presence(each) for each in run.instances},
+            agent_alive=self.link.agent_alive(instance.id) if instance else None,
+            silent=self.link.silent(),
+            busy=self._busy(),
+            waiting=self._backoff.waiting(self._now()),
+            gave_up=self._gave_up,
+            ended=frozenset(self._ended),
+            moving_at=self.transfers.moving_at,
+            expected_drain_s=self.transfers.expected_s(run),
+        )
+
+    def _presence(self, instance: Instance) -> Any:
+        since = instance.created_at or self._create_ended_at.get(
+            instance.id, max(instance.intended_at, self._born_at)
+        )
+        return self._world.fleet.presence(instance, since)
+
+    def _busy(self) -> frozenset[str]:
+        prefix = f"{self.lease.run}/"
+        return frozenset(key.removeprefix(prefix) for key in self._world.tasks.all(prefix))
+
+    # Acting
+
+    def _act(self, run: Run, action: Action) -> None:
+        match action:
+            case Create():
+                self._create(run, action)
+            case Prepare(instance):
+                found = run.find_instance(instance)
+                provider = self._world.fleet.providers[found.provider]
+                self._begin(f"prepare:{instance}", box.prepare, self._kit(found), provider, found)
+            case Start():
+                self._start(run, action)
+            case Resume(instance, reason):
+                self._record("instance.lost", instance=instance, reason=reason)
+                self._let_go(instance)
+            case Stop(attempt, signal):
+                kit = self._kit(run.find_instance(run.attempts[attempt - 1].instance))
+                self._begin(f"stop:{attempt}:{signal}", box.stop, kit, attempt, signal)
+            case Drain(outcome):
+                self._record(
+                    "drain.begun",
+                    outcome=outcome.state,
+                    reason=outcome.reason,
+                    code=outcome.code,
+                )
+            case Drained(missing):
+                self._record("drain.ended", complete=not missing, missing=list(missing))
+            case Terminate(instance):
+                self._terminate(run, instance)
+            case Gone(instance):
+                self._record("instance.gone", instance=instance)
+            case Finish():
+                self._finish(run)
+            case Wait():
+                pass
+
+    def _create(self, run: Run, action: Create) -> None:
+        offer = action.offer
+        instance = action.instance or f"{run.id}-{len(run.instances) + 1}"
+        mark = f"gpujob-{self._world.ledger.id}-{instance}"
+        if action.instance is None:
+            self._record(
+                "instance.intended",
+                instance=instance,
+                provider=offer.provider,
+                offer=offer.id,
+                usd_per_hour=offer.usd_per_hour,
+                mark=mark,
+            )
+        provider = self._world.fleet.providers[offer.provider]
+        key = self._world.boxes.public_key()
+        request = CreateRequest(instance, mark, offer, key, self._plan.need.disk_gb)
+        self._begin(f"create:{instance}", lambda _, wanted: provider.create(wanted), request)
+
+    def _start(self, run: Run, action: Start) -> None:
+        number = action.attempt or len(run.attempts) + 1
+        if action.attempt is None:
+            source = action.resume
+            self._record(
+                "attempt.intended",
+                attempt=number,
+                instance=action.instance,
+                resume=None if source is None else source.__dict__,
+            )
+        run = self._run()
+        kit = self._kit(run.find_instance(action.instance))
+        self._begin(f"start:{number}", box.start, kit, run.attempts[number - 1])
+
+    def _terminate(self, run: Run, instance_id: str) -> None:
+        instance = run.find_instance(instance_id)
+        if not instance.terminating:
+            self._record("instance.terminating", instance=instance_id)
+        self._let_go(instance_id)
+        provider, provider_id = self._world.fleet.providers[instance.provider], instance.provider_id
+        if provider_id:
+            self._begin(f"terminate:{instance_id}", lambda _: provider.terminate(provider_id))
+
+    def _finish(self, run: Run) -> None:
+        (self._folder / "secrets.env").unlink(missing_ok=True)
+        self._record("run.finished")
+
+    def _let_go(self, instance: str) -> None:
+        """Nothing more is asked of a box that is given up."""
+        for verb in ("follow", "prepare"):
+            self._world.tasks.cancel(f"{self.lease.run}/{verb}:{instance}")
+        self.transfers.cancel(self._world.tasks, self.lease.run, instance)
+
+    def _transfer(self, run: Run) -> None:
+        """Bring the next checkpoint here, and tell the box what is here."""
+        instance = run.instance
+        if instance is None or not instance.prepared:
+            return
+        busy = self._busy() | self._backoff.waiting(self._now())
+        seal = self.transfers.next(run, instance.id, busy)
+        if seal:
+            self._begin("fetch:", box.fetch, self._kit(instance), seal)
+        held = self.transfers.to_acknowledge(run, instance.id, busy)
+        if held:
+            self._begin("ack:", box.acknowledge, self._kit(instance), held)
+
+    def _kit(self, instance: Instance) -> Kit:
+        world, run = self._world, self.lease.run
+        return Kit(
+            run=run,
+            plan=self._plan,
+            boxes=world.boxes,
+            endpoint=box.endpoint_of(instance),
+            folder=self._folder,
+            mirror=world.mirror(run, Path(self._plan.checkpoints.mirror)),
+            agent=world.agent(),
+            library=world.library(),
+        )
+
+
+def summary(stepper: Stepper) -> Mapping[str, Any]:
+    """What a screen wants to know that is no event: volatile, rewritten each second."""
+    return {
+        "doing": getattr(stepper.last, "why", type(stepper.last).__name__),
+        "heartbeat": stepper.link.heartbeats(),
+        "transfer": stepper.transfers.picture(),
+    }

@@ -1,0 +1,389 @@
+"""What the flows need from the outside world, and what each adapter promises.
+
+The port states the promise: when a method returns, what absence means, whether it may be
+repeated, what it raises. The suites in `tests/contract/` examine every adapter against it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from orchestrator.core.offer import Need, Offer
+from orchestrator.core.run import Event, Lease, Run
+from remote.contract import Fact, Manifest
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where a box answers ssh, and under which name its host key is pinned."""
+
+    instance: str
+    host: str
+    port: int
+    user: str
+
+
+@dataclass(frozen=True)
+class CreateRequest:
+    """`mark` names the installation, run and instance; the box carries it from birth."""
+
+    instance: str
+    mark: str
+    offer: Offer
+    public_key: str
+    disk_gb: int
+
+
+InstanceState = Literal["PENDING", "RUNNING", "BROKEN"]
+
+
+@dataclass(frozen=True)
+class ProviderInstance:
+    """One instance as its provider tells it. What is not listed is GONE."""
+
+    provider_id: str
+    mark: str
+    state: InstanceState
+    created_at: datetime
+    usd_per_hour: float
+    host: str | None = None
+    port: int | None = None
+    user: str | None = None
+    restart_marker: str = ""
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Everything that carried our marks at `listed_at`."""
+
+    listed_at: datetime
+    instances: tuple[ProviderInstance, ...]
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What a provider can do, as data."""
+
+    self_stop: bool = False
+    host_keys: bool = False
+    poll_s: float = 15.0
+    listing_lag_s: float = 0.0
+    boot_deadline_s: float = 600.0
+
+
+class Provider(Protocol):
+    """Rents machines. Every method may block for seconds: call it from a task."""
+
+    name: str
+    capabilities: Capabilities
+
+    def offers(self, need: Need) -> Sequence[Offer]:
+        """Offers that fit `need`, unordered; empty when nothing fits. Raises Transient, Refused."""
+        ...
+
+    def create(self, request: CreateRequest) -> str:
+        """Rent one instance and return its provider id, without waiting for it to run.
+
+        Not repeatable: after LostAnswer the caller lists, for `listing_lag_s`, before it
+        creates again. Raises NoCapacity, Refused, Transient (nothing was rented), LostAnswer.
+        """
+        ...
+
+    def list(self) -> Listing:
+        """Every instance with a gpujob mark, also foreign ones. Repeatable.
+
+        Absence means gone, `listing_lag_s` after the create. Raises Transient: knows nothing.
+        """
+        ...
+
+    def terminate(self, provider_id: str) -> None:
+        """Ask for the end of an instance; gone already is success. Repeatable.
+
+        The proof is its absence from a later `list()`, not the return. Raises Transient, Refused.
+        """
+        ...
+
+    def ensure_access(self, provider_id: str, public_key: str) -> None:
+        """Make the box accept the key, where the provider can. Repeatable."""
+        ...
+
+    def host_keys(self, provider_id: str) -> Sequence[str]:
+        """The box's public host keys ("ssh-ed25519 AAAA…"); empty when the provider cannot say."""
+        ...
+
+    def logs(self, provider_id: str) -> str:
+        """What the machine printed, at most 64 KiB, for a person to read; may be empty."""
+        ...
+
+
+@dataclass(frozen=True)
+class Completed:
+    """A remote command's result; both outputs are cut at 1 MiB."""
+
+    rc: int
+    stdout: str
+    stderr: str
+
+
+class Shell(Protocol):
+    """Commands on one box, over one authenticated connection to a pinned host key."""
+
+    def run(
+        self, command: str, *, stdin: bytes = b"", timeout_s: float = 60.0, check: bool = True
+    ) -> Completed:
+        """Run `command` with the box's login environment and return when it ended.
+
+        With `check`, a non-zero end raises CommandFailed. Raises Unreachable, HostKeyChanged.
+        """
+        ...
+
+    def put(self, data: bytes, path: str, *, mode: int = 0o600) -> None:
+        """Write a small file (≤ 8 MiB) whole or not at all; `path` below the home folder or
+        absolute. The bytes travel in the channel, never in a command line. Repeatable."""
+        ...
+
+    def close(self) -> None: ...
+
+
+Progress = Callable[[int], None]
+
+
+class Stream(Protocol):
+    """Trees of files to and from one box, by manifest: verified, resumable, atomic.
+
+    Every method may be repeated after any failure and sends again only what is missing.
+    Raises Unreachable, IntegrityError.
+    """
+
+    def manifest(self, name: str, generation: int) -> Manifest:
+        """The manifest of a sealed checkpoint."""
+        ...
+
+    def pull(
+        self, name: str, generation: int, into: Path, manifest: Manifest, progress: Progress
+    ) -> None:
+        """Fill the folder `into` (a `.partial`, kept across failures) with the checkpoint's
+        files, each verified against `manifest` and fsynced. `progress` is told bytes received."""
+        ...
+
+    def ack(self, name: str, generation: int) -> None:
+        """Tell the box that the checkpoint is held durably here: it may forget it."""
+        ...
+
+    def push(
+        self,
+        source: Path,
+        manifest: Manifest,
+        dest: str,
+        mode: Literal["merge", "folder"],
+        progress: Progress,
+    ) -> None:
+        """Make `dest` on the box hold the manifest's files, read from below `source`."""
+        ...
+
+    def restore(self, name: str, digest: str, dest: str) -> None:
+        """Build `dest` on the box from a checkpoint with this digest that it still holds sealed.
+
+        Raises NotFound when it holds none."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class Follower(Protocol):
+    """What an agent says, as it says it. Iterating blocks; `close` from another thread ends it."""
+
+    def __iter__(self) -> Iterator[Mapping[str, Any]]:
+        """JSON objects of formats.md §7 `follow`; ends or raises Unreachable when the link dies."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class Boxes(Protocol):
+    """Opens the three ways to a box. Each raises Unreachable or HostKeyChanged."""
+
+    def pin(self, instance: str, run: str, host_keys: Sequence[str], host: str, port: int) -> None:
+        """Record the box's host key: `host_keys` when the provider told it, else the key that
+        answers first. A different key afterwards is HostKeyChanged. Repeatable."""
+        ...
+
+    def shell(self, endpoint: Endpoint, run: str) -> Shell: ...
+
+    def stream(self, endpoint: Endpoint, run: str) -> Stream: ...
+
+    def follow(
+        self, endpoint: Endpoint, run: str, *, events: int, log: int, metrics: int
+    ) -> Follower: ...
+
+    def public_key(self) -> str:
+        """The installation's public key, made at first use."""
+        ...
+
+
+class Ledger(Protocol):
+    """The events. A write that returned is durable (survives power loss)."""
+
+    id: str
+
+    def create(self, run: str, plan: Mapping[str, Any], planned: Mapping[str, Any]) -> None:
+        """Record a new run and its `planned` event. Raises LedgerError when the id is taken."""
+        ...
+
+    def append(
+        self, run: str, kind: str, data: Mapping[str, Any], *, epoch: int | None = None
+    ) -> Event:
+        """Append one event and refold, in one transaction. Only requests go without an epoch.
+
+        Raises StaleLease when `epoch` is not the lease's newest."""
+        ...
+
+    def append_fact(
+        self,
+        run: str,
+        fact: Fact,
+        end: int,
+        event: tuple[str, Mapping[str, Any]] | None,
+        *,
+        epoch: int,
+    ) -> bool:
+        """Record a box's fact, whose line ends at offset `end`, and the event it stands for, if
+        any, in one transaction. False, and nothing is written, when it was told before."""
+        ...
+
+    def fact_offset(self, run: str, instance: str) -> int:
+        """Where in the box's `events.jsonl` the facts that the ledger has not seen begin."""
+        ...
+
+    def events(self, run: str, after: int = 0) -> list[Event]: ...
+
+    def run(self, run: str) -> Run:
+        """The cached fold. Raises NotFound."""
+        ...
+
+    def runs(self) -> list[Run]:
+        """Newest first."""
+        ...
+
+    def active(self) -> list[str]:
+        """The ids of the runs that are not terminal, oldest first."""
+        ...
+
+    def plan(self, run: str) -> dict[str, Any]: ...
+
+    def acquire(self, run: str) -> Lease | None:
+        """The right to act on `run`, with a new epoch; None while a living holder has it.
+
+        On one host a holder is boot id + pid + start time, and a dead one is succeeded at once."""
+        ...
+
+    def release(self, lease: Lease) -> None: ...
+
+
+class Mirror(Protocol):
+    """One run's mirror folder: a checkpoint is in it complete and verified, or not at all."""
+
+    def holds(self, digest: str) -> Path | None:
+        """Where the tree with this digest is published; None when it is not, or not intact."""
+        ...
+
+    def manifest(self, digest: str) -> Manifest:
+        """The manifest that a published tree was verified against. Raises NotFound."""
+        ...
+
+    def partial(self, name: str, generation: int) -> Path:
+        """The folder that a transfer of this checkpoint fills, kept across failures."""
+        ...
+
+    def publish(self, name: str, generation: int, manifest: Manifest) -> Path:
+        """Move the filled partial to its name, durably, and return where it is.
+
+        The same bytes there already is success; other bytes are never overwritten.
+        Raises IntegrityError when the partial is not what the manifest says."""
+        ...
+
+
+TaskState = Literal["running", "done", "failed"]
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task as the scheduler sees it at a step; `result` when done, `error` when failed."""
+
+    key: str
+    state: TaskState
+    started_at: datetime
+    result: Any = None
+    error: Exception | None = None
+
+
+@dataclass
+class TaskContext:
+    """What a task function is handed: where to report, and whether to give up."""
+
+    report: Callable[[Any], None]
+    cancelled: Callable[[], bool]
+    on_cancel: Callable[[Callable[[], None]], None]
+
+
+class Tasks(Protocol):
+    """Work that takes longer than a step. One task a key; a finished one stays until taken."""
+
+    def start(self, key: str, fn: Callable[[TaskContext], Any]) -> bool:
+        """Start `fn` unless a task of this key is there; whether it was started."""
+        ...
+
+    def all(self, prefix: str = "") -> dict[str, Task]: ...
+
+    def reports(self, key: str) -> list[Any]:
+        """What the task reported since the last call, oldest first."""
+        ...
+
+    def take(self, key: str) -> Task | None:
+        """Remove and return a finished task."""
+        ...
+
+    def cancel(self, key: str) -> None: ...
+
+
+class Clock(Protocol):
+    """The only source of time."""
+
+    def now(self) -> datetime: ...
+
+    def monotonic(self) -> float: ...
+
+    def wait(self, timeout_s: float) -> None:
+        """Return after `timeout_s` or when `wake` is called. Called by the scheduler loop alone."""
+        ...
+
+    def wake(self) -> None: ...
+
+
+__all__ = [
+    "Boxes",
+    "Capabilities",
+    "Clock",
+    "Completed",
+    "CreateRequest",
+    "Endpoint",
+    "Follower",
+    "InstanceState",
+    "Ledger",
+    "Listing",
+    "Mirror",
+    "Progress",
+    "Provider",
+    "ProviderInstance",
+    "Shell",
+    "Stream",
+    "Task",
+    "TaskContext",
+    "TaskState",
+    "Tasks",
+]
