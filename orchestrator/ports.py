@@ -308,6 +308,32 @@ class Mirror(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Scan:
+    """The files of a tree that travel, as sorted POSIX paths below its root, and those that were
+    left out although nothing asked for it, each with the reason."""
+
+    paths: tuple[str, ...]
+    skipped: tuple[tuple[str, str], ...] = ()
+
+
+class Trees(Protocol):
+    """Local trees of files."""
+
+    def scan(self, root: Path, exclude: Sequence[str], *, ignore_files: bool) -> Scan:
+        """What travels: all but what .gitignore and .gpujobignore (with `ignore_files`) and
+        `exclude` name, and never .git, .env or key files. A file is a tree of one."""
+        ...
+
+    def manifest(self, root: Path, scan: Scan) -> Manifest:
+        """Hash the files; a file whose size and mtime are known is not read again."""
+        ...
+
+    def snapshot(self, root: Path, manifest: Manifest, dest: Path) -> None:
+        """Copy the files to `dest`, durably. Raises IntegrityError when one has changed."""
+        ...
+
+
 TaskState = Literal["running", "done", "failed"]
 
 
@@ -380,10 +406,12 @@ __all__ = [
     "Progress",
     "Provider",
     "ProviderInstance",
+    "Scan",
     "Shell",
     "Stream",
     "Task",
     "TaskContext",
     "TaskState",
     "Tasks",
+    "Trees",
 ]

@@ -1,7 +1,8 @@
-"""The text of the commands that run on the box."""
+"""The text of the commands that run on the box, and where things are there."""
 
 from __future__ import annotations
 
+from orchestrator.core.placeholders import fill, fill_all, placeholders
 from orchestrator.core.plan import Plan
 from orchestrator.core.run import Attempt, Source
 
@@ -22,18 +23,18 @@ def resume_place(plan: Plan, source: Source) -> str:
     return fill(place, {"checkpoints.path": plan.checkpoints.path, "checkpoint": source.name})
 
 
-def trainer_command(plan: Plan, run: str, attempt: Attempt) -> str:
+def trainer_command(plan: Plan, run: str, attempt: Attempt, world_size: int) -> str:
     """What `bash -c` gets, with {resume} and the other placeholders filled."""
-    return fill(plan.command, _values(plan, run, attempt))
+    return fill(plan.command, _values(plan, run, attempt, world_size))
 
 
-def trainer_env(plan: Plan, run: str, attempt: Attempt) -> dict[str, str]:
+def trainer_env(plan: Plan, run: str, attempt: Attempt, world_size: int) -> dict[str, str]:
     """The trainer's environment beside secrets and what the agent knows itself."""
-    values = _values(plan, run, attempt)
+    values = _values(plan, run, attempt, world_size)
     resume = plan.checkpoints.resume.env if attempt.resume else {}
     return {
         **plan.env,
-        **{name: fill(text, values) for name, text in resume.items()},
+        **fill_all(dict(resume), values),
         "GPUJOB_RUN_ID": run,
         "GPUJOB_ATTEMPT": str(attempt.number),
         "GPUJOB_PHASE": plan.phase,
@@ -42,34 +43,23 @@ def trainer_env(plan: Plan, run: str, attempt: Attempt) -> dict[str, str]:
     }
 
 
-def own_trainer_command(run: str, world_size: int) -> str:
+def own_trainer_command() -> str:
     """How a `train:` job starts `remote.trainer`: torchrun, one process a rank."""
-    root = f'"$HOME/{agent_root(run)}'
+    root = '"$HOME/.gpujob/{run_id}'
     return (
         f'PYTHONPATH={root}/lib"${{PYTHONPATH:+:$PYTHONPATH}} '
-        f"python3 -m torch.distributed.run --standalone --nproc_per_node {world_size} "
+        "python3 -m torch.distributed.run --standalone --nproc_per_node {gpus} "
         f'-m remote.trainer {root}/train.json"'
     )
 
 
-def fill(text: str, values: dict[str, str]) -> str:
-    """Replace the listed placeholders; `${X}`, JSON and awk braces are left alone."""
-    for name, value in values.items():
-        text = text.replace("${" + name + "}", "\0").replace("{" + name + "}", value)
-        text = text.replace("\0", "${" + name + "}")
-    return text
-
-
-def _values(plan: Plan, run: str, attempt: Attempt) -> dict[str, str]:
-    source = attempt.resume
-    checkpoint = resume_place(plan, source) if source else ""
-    resume = fill(plan.checkpoints.resume.args, {"checkpoint": checkpoint}) if source else ""
-    return {
-        "gpus": str(plan.world_size),
-        "nodes": "1",
-        "resume": resume,
-        "checkpoint": checkpoint,
-        "run_id": run,
-        "phase": plan.phase,
-        "checkpoints.path": plan.checkpoints.path,
-    }
+def _values(plan: Plan, run: str, attempt: Attempt, world_size: int) -> dict[str, str]:
+    return placeholders(
+        gpus=world_size,
+        nodes=1,
+        run_id=run,
+        phase=plan.phase,
+        checkpoints_path=plan.checkpoints.path,
+        checkpoint=resume_place(plan, attempt.resume) if attempt.resume else None,
+        resume_args=plan.checkpoints.resume.args,
+    )

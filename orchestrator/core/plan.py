@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from orchestrator.core.offer import Need, Offer
 from orchestrator.core.run import Limits
+from remote.contract import Manifest
 
 PLAN_VERSION = 1
 
@@ -27,6 +28,11 @@ class Upload:
     size_bytes: int
     digest: str
     manifest: Mapping[str, Any] = field(repr=False)
+    skipped: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def tree(self) -> Manifest:
+        return Manifest.from_json(dict(self.manifest))
 
 
 @dataclass(frozen=True)
@@ -50,10 +56,12 @@ class CheckpointPlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything that a run will do, before it has an id. Paths of `uploads` are absolute."""
+    """Everything that a run will do, before it has an id. `folder` is the job file's; paths on
+    this machine are absolute."""
 
     v: int
     name: str
+    folder: str
     phase: str
     need: Need
     offers: tuple[Offer, ...]
@@ -64,13 +72,16 @@ class Plan:
     setup: str
     command: str
     train: Mapping[str, Any] | None
-    world_size: int
     checkpoints: CheckpointPlan
 
     @property
     def offer(self) -> Offer:
         """The offer that is tried first."""
         return self.offers[0]
+
+    def world_size(self, offer_id: str) -> int:
+        """How many ranks train on an instance of this offer."""
+        return next(offer.count for offer in self.offers if offer.id == offer_id)
 
     @property
     def ceiling_usd(self) -> float | None:

@@ -162,6 +162,8 @@ class Run:
 
     id: str
     name: str = ""
+    folder: str = ""
+    mirror: str = ""
     created_at: datetime | None = None
     seq: int = 0
     updated_at: datetime | None = None
@@ -245,7 +247,14 @@ def _planned(run: Run, event: Event) -> Run:
         budget_usd=data.get("budget_usd"),
         budget_hours=data.get("budget_hours"),
     )
-    return replace(run, name=data["name"], created_at=event.at, limits=limits)
+    return replace(
+        run,
+        name=data["name"],
+        folder=data["folder"],
+        mirror=data["mirror"],
+        created_at=event.at,
+        limits=limits,
+    )
 
 
 def _teardown(run: Run, event: Event) -> Run:

@@ -32,6 +32,7 @@ class Kit:
     plan: Plan
     boxes: Boxes
     endpoint: Endpoint
+    world_size: int
     folder: Path
     mirror: Mirror
     agent: bytes
@@ -154,8 +155,7 @@ def _upload(context: TaskContext, kit: Kit) -> None:
     try:
         for upload in kit.plan.uploads:
             dest = f"{work_folder(kit.run)}/{upload.dest}".rstrip("/.")
-            manifest = Manifest.from_json(dict(upload.manifest))
-            stream.push(_source(kit, upload), manifest, dest, "merge", context.report)
+            stream.push(_source(kit, upload), upload.tree, dest, "merge", context.report)
         if kit.plan.train is not None:
             source, manifest = kit.library
             dest = f"{agent_root(kit.run)}/lib"
@@ -209,12 +209,12 @@ def _spec(kit: Kit, attempt: Attempt) -> dict[str, Any]:
         "instance": kit.endpoint.instance,
         "attempt": attempt.number,
         "workdir": work_folder(kit.run),
-        "command": trainer_command(plan, kit.run, attempt),
-        "env": trainer_env(plan, kit.run, attempt),
+        "command": trainer_command(plan, kit.run, attempt, kit.world_size),
+        "env": trainer_env(plan, kit.run, attempt, kit.world_size),
         "secrets": bool(plan.secrets),
         "checkpoints": plan.checkpoints.path,
         "layout": "huggingface" if plan.checkpoints.layout == "auto" else plan.checkpoints.layout,
-        "world_size": plan.world_size,
+        "world_size": kit.world_size,
         "resume_step": attempt.resume.step if attempt.resume else None,
     }
 

@@ -392,6 +392,7 @@ class Stepper:
             plan=self._plan,
             boxes=world.boxes,
             endpoint=box.endpoint_of(instance),
+            world_size=self._plan.world_size(instance.offer),
             folder=self._folder,
             mirror=world.mirror(run, Path(self._plan.checkpoints.mirror)),
             agent=world.agent(),

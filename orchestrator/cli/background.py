@@ -1,0 +1,93 @@
+"""Makes sure that a daemon of this version runs: the CLI itself never acts on a cloud or a box."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from orchestrator.daemon_lock import hold_lock
+from orchestrator.errors import Missing
+from orchestrator.settings import Settings
+from orchestrator.version import VERSION
+from orchestrator.wiring import make_clock
+
+START_S = 20.0
+# The daemon outlives the shell that started it and must not carry that shell's secrets.
+_INHERITED = re.compile(
+    r"PATH|HOME|USER|LOGNAME|SHELL|LANG(UAGE)?|LC_\w+|TZ|TMPDIR|TERM|VIRTUAL_ENV"
+    r"|GPUJOB_HOME|XDG_(STATE|CONFIG)_HOME|XDG_RUNTIME_DIR|SSL_CERT_(FILE|DIR)"
+)
+
+
+def ensure_daemon(settings: Settings) -> None:
+    """Return when a daemon of this version holds the lock; replace an older one.
+
+    Raises Missing with the daemon's last words when none comes up."""
+    clock = make_clock()
+    deadline = clock.monotonic() + START_S
+    process: subprocess.Popen[bytes] | None = None
+    while clock.monotonic() < deadline:
+        holder = _holder(settings.state)
+        if holder and holder.get("version") == VERSION:
+            return
+        if holder:
+            with contextlib.suppress(ProcessLookupError, TypeError):
+                os.kill(holder["pid"], signal.SIGTERM)
+        elif process is None or process.poll() is not None:
+            process = _spawn(settings)
+        clock.wait(0.05)
+    raise Missing(
+        f"the daemon did not start: {_last_words(settings.state / 'daemon.log')}",
+        hint="`gpujob daemon` runs it in the foreground and shows why",
+    )
+
+
+def clean_environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if _INHERITED.fullmatch(name)}
+
+
+def _holder(state: Path) -> dict[str, Any] | None:
+    """What the daemon that holds the lock says of itself, None when nobody holds it."""
+    try:
+        with hold_lock(state, None) as free:
+            if free:
+                return None
+        said = json.loads((state / "daemon.lock").read_text() or "{}")
+    except ValueError:
+        return {}
+    except OSError as error:
+        raise Missing(
+            f"the state folder {state} cannot be used: {error}",
+            hint="make it writable, or set GPUJOB_HOME to another folder",
+        ) from error
+    return said if isinstance(said, dict) else {}
+
+
+def _spawn(settings: Settings) -> subprocess.Popen[bytes]:
+    log = os.open(settings.state / "daemon.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    try:
+        return subprocess.Popen(
+            [sys.executable, "-m", "orchestrator.cli", "daemon", "--until-idle"],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            cwd="/",
+            env=clean_environment(),
+            start_new_session=True,
+        )
+    finally:
+        os.close(log)
+
+
+def _last_words(log: Path) -> str:
+    try:
+        return log.read_text(errors="replace").strip().splitlines()[-1]
+    except (OSError, IndexError):
+        return "it said nothing"

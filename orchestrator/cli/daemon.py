@@ -1,0 +1,34 @@
+"""`gpujob daemon`: the scheduler loop in this process."""
+
+from __future__ import annotations
+
+import logging
+
+import click
+
+from orchestrator.cli.home import settings
+from orchestrator.daemon import serve, stop_on_signals
+from orchestrator.daemon_lock import hold_lock
+from orchestrator.errors import GpujobError
+from orchestrator.version import VERSION
+from orchestrator.wiring import make_world
+
+
+@click.command()
+@click.option("--until-idle", is_flag=True, help="End when no run is live.")
+def command(until_idle: bool) -> None:
+    """Run the daemon in the foreground.
+
+    It is started by itself when a verb needs it; one a state folder.
+    """
+    config = settings()
+    with hold_lock(config.state, VERSION) as held:
+        if not held:
+            if until_idle:
+                return
+            raise GpujobError("a daemon runs already", hint="`gpujob ps` shows what it does")
+        logging.basicConfig(
+            level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+        )
+        logging.getLogger("paramiko").setLevel(logging.WARNING)
+        serve(make_world(config), until_idle=until_idle, stop=stop_on_signals())

@@ -1,0 +1,74 @@
+"""`gpujob launch`: plan, ask, put on record, hand to the daemon, follow."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+
+from orchestrator.cli.background import ensure_daemon
+from orchestrator.cli.follow import detach_words, finish, follow
+from orchestrator.cli.home import is_interactive, settings
+from orchestrator.core.spec import load_job
+from orchestrator.daemon import run_alone, stop_on_signals
+from orchestrator.errors import BadJobFile
+from orchestrator.flows.launch import make_plan, record, secret_values
+from orchestrator.views.plan import plan_json, plan_text
+from orchestrator.wiring import make_shop, make_world, open_ledger
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--dry-run", is_flag=True, help="Print the plan; create nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON.")
+@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+@click.option("--detach", is_flag=True, help="Return once the daemon has the run.")
+@click.option("--foreground", is_flag=True, help="Run in this process instead of the daemon.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key.")
+def command(
+    file: Path,
+    dry_run: bool,
+    as_json: bool,
+    yes: bool,
+    detach: bool,
+    foreground: bool,
+    overrides: tuple[str, ...],
+) -> None:
+    """Plan the job in FILE, show what it costs, and run it.
+
+    The plan that --dry-run prints is the plan that is executed.
+    """
+    config = settings()
+    job = load_job(file, overrides)
+    shop = make_shop(config)
+    plan = make_plan(job, shop)
+    values = secret_values(plan, os.environ, job.base / ".env")
+    click.echo(plan_json(plan) if as_json else plan_text(plan))
+    if dry_run:
+        return
+    _confirm(yes)
+    ledger = open_ledger(config)
+    run_id, plan = record(plan, values, ledger=ledger, trees=shop.trees, state=config.state)
+    click.echo(f"\nlaunched {run_id}")
+    if foreground:
+        run_alone(make_world(config), run_id, stop_on_signals())
+        finish(ledger.run(run_id))
+        return
+    ensure_daemon(config)
+    if detach:
+        click.echo(f"hint: `gpujob watch {run_id}` shows it, `gpujob teardown {run_id}` ends it")
+        return
+    try:
+        finish(follow(config, ledger, run_id, live=is_interactive()))
+    except KeyboardInterrupt:
+        click.echo(detach_words(run_id), err=True)
+        raise click.exceptions.Exit(130) from None
+
+
+def _confirm(yes: bool) -> None:
+    if yes:
+        return
+    if not is_interactive():
+        raise BadJobFile("there is no terminal to ask on; nothing was rented", hint="pass --yes")
+    click.confirm("\nlaunch this?", abort=True)

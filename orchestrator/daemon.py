@@ -1,0 +1,113 @@
+"""The scheduler loop: every live run, one step at a time, in one process."""
+
+from __future__ import annotations
+
+import json
+import logging
+import signal
+from collections.abc import Callable
+
+from orchestrator.core.codec import to_json
+from orchestrator.errors import StaleLease
+from orchestrator.flows.step import Stepper, World, summary
+
+log = logging.getLogger(__name__)
+
+IDLE_S = 3.0
+STEP_S = 0.25
+TROUBLE_S = 5.0
+
+
+class Scheduler:
+    """Steps every live run whose lease it can have."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._steppers: dict[str, Stepper] = {}
+        self._not_before: dict[str, float] = {}
+
+    def turn(self, only: str | None = None) -> int:
+        """One step of each live run; how many are live."""
+        live = [run for run in self._world.ledger.active() if only in (None, run)]
+        for run in live:
+            if self._not_before.get(run, 0.0) <= self._world.clock.monotonic():
+                self._step(run)
+        return len(live)
+
+    def close(self) -> None:
+        for run in list(self._steppers):
+            self._let_go(run)
+
+    def _step(self, run: str) -> None:
+        try:
+            stepper = self._stepper(run)
+            if stepper is None:
+                return
+            ended = stepper.step()
+            self._publish(run, stepper)
+            if ended:
+                self._let_go(run)
+        except StaleLease as error:
+            log.warning("%s", error)
+            self._steppers.pop(run).close()
+        except Exception:
+            # One run's trouble is not the others'. What is rented stays on record, and the next
+            # step looks again.
+            log.exception("%s: this step failed", run)
+            self._not_before[run] = self._world.clock.monotonic() + TROUBLE_S
+
+    def _stepper(self, run: str) -> Stepper | None:
+        if run not in self._steppers:
+            lease = self._world.ledger.acquire(run)
+            if lease is None:
+                return None
+            self._steppers[run] = Stepper(lease, self._world)
+        return self._steppers[run]
+
+    def _let_go(self, run: str) -> None:
+        stepper = self._steppers.pop(run)
+        stepper.close()
+        self._world.ledger.release(stepper.lease)
+
+    def _publish(self, run: str, stepper: Stepper) -> None:
+        """What is no event, for the screens: never read back, so a lost write costs nothing."""
+        path = self._world.state / "runs" / run / "now.json"
+        text = json.dumps(to_json({"v": 1, "at": self._world.clock.now(), **summary(stepper)}))
+        beside = path.with_suffix(".new")
+        beside.write_text(text)
+        beside.replace(path)
+
+
+def serve(
+    world: World, *, until_idle: bool = True, stop: Callable[[], bool] = lambda: False
+) -> None:
+    """Step all runs until none has been live for a while. Requests come through the ledger."""
+    scheduler = Scheduler(world)
+    idle_since = world.clock.monotonic()
+    try:
+        while not stop():
+            if scheduler.turn():
+                idle_since = world.clock.monotonic()
+            elif until_idle and world.clock.monotonic() - idle_since > IDLE_S:
+                return
+            world.clock.wait(STEP_S)
+    finally:
+        scheduler.close()
+
+
+def run_alone(world: World, run: str, stop: Callable[[], bool]) -> None:
+    """`--foreground`: the same loop for one run, in the command's own process."""
+    scheduler = Scheduler(world)
+    try:
+        while scheduler.turn(only=run) and not stop():
+            world.clock.wait(STEP_S)
+    finally:
+        scheduler.close()
+
+
+def stop_on_signals() -> Callable[[], bool]:
+    """Whether SIGTERM or SIGINT has come: the loop then ends between two steps."""
+    came: list[int] = []
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda got, _frame: came.append(got))
+    return lambda: bool(came)

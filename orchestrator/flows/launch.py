@@ -1,0 +1,239 @@
+"""From a job to a plan, and from a plan to a run on record. Nothing here touches a box."""
+
+from __future__ import annotations
+
+import os
+import secrets as random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from orchestrator.core.codec import to_json
+from orchestrator.core.commands import own_trainer_command
+from orchestrator.core.offer import Need, Offer, rank
+from orchestrator.core.placeholders import fill
+from orchestrator.core.plan import PLAN_VERSION, CheckpointPlan, Plan, ResumePlan, Upload
+from orchestrator.core.run import Limits
+from orchestrator.core.spec import Checkpoints, DataItem, Job
+from orchestrator.errors import BadJobFile, Missing, NoCapacity, ProviderError
+from orchestrator.ports import Ledger, Provider, Trees
+
+PHASE = "main"
+DEFAULT_DISK_GB = 20
+
+
+@dataclass(frozen=True)
+class Shop:
+    """What planning needs of the world."""
+
+    trees: Trees
+    providers: Mapping[str, Provider]
+
+
+def make_plan(job: Job, shop: Shop) -> Plan:
+    """Resolve a job completely: offers, what travels, commands, where checkpoints go.
+
+    Raises BadJobFile for what the file asks and this machine lacks, NoCapacity without an offer.
+    """
+    need = _need(job)
+    return Plan(
+        v=PLAN_VERSION,
+        name=job.name,
+        folder=str(job.base),
+        phase=PHASE,
+        need=need,
+        offers=_offers(job, need, shop.providers),
+        limits=_limits(job),
+        uploads=_uploads(job, shop.trees),
+        secrets=job.secrets,
+        env=job.env,
+        setup=job.setup or "",
+        command=job.run or own_trainer_command(),
+        train=job.train.model_dump(mode="json", exclude_none=True) if job.train else None,
+        checkpoints=_checkpoints(job, job.checkpoints),
+    )
+
+
+def secret_values(plan: Plan, environ: Mapping[str, str], dotenv: Path) -> dict[str, str]:
+    """The values of the plan's secrets: the environment first, then the `.env` file.
+
+    Raises BadJobFile naming every one that is unset, never a value."""
+    known = {**_read_dotenv(dotenv), **environ}
+    unset = [name for name in plan.secrets if not known.get(name)]
+    if unset:
+        raise BadJobFile(
+            f"the job needs {', '.join(unset)}, and nothing sets it; nothing was rented",
+            hint=f"export {unset[0]}=…, or write it to {dotenv}, and launch again",
+        )
+    broken = [name for name in plan.secrets if "\n" in known[name] or "\0" in known[name]]
+    if broken:
+        raise BadJobFile(f"the value of {', '.join(broken)} has more than one line")
+    return {name: known[name] for name in plan.secrets}
+
+
+def record(
+    plan: Plan, values: Mapping[str, str], *, ledger: Ledger, trees: Trees, state: Path
+) -> tuple[str, Plan]:
+    """Snapshot the code, keep the secrets, and put the run on record: the daemon does the rest."""
+    run = f"{plan.name}-{random.token_hex(3)}"
+    mirror = fill(plan.checkpoints.mirror, {"run_id": run})
+    plan = replace(plan, checkpoints=replace(plan.checkpoints, mirror=mirror))
+    folder = state / "runs" / run
+    try:
+        folder.mkdir(parents=True, mode=0o700)
+        for upload in plan.uploads:
+            if upload.what == "code":
+                trees.snapshot(Path(upload.source), upload.tree, folder / "code")
+        if values:
+            _write_private(folder / "secrets.env", values)
+    except OSError as error:
+        raise Missing(
+            f"the state folder {state} cannot be written: {error}; nothing was rented",
+            hint="free some room there, or set GPUJOB_HOME to another folder",
+        ) from error
+    limits = plan.limits
+    planned = {
+        "name": plan.name,
+        "folder": plan.folder,
+        "mirror": mirror,
+        "usd_per_hour": plan.offer.usd_per_hour,
+        "host_loss": limits.host_loss,
+        "crash": limits.crash,
+        "budget_usd": limits.budget_usd,
+        "budget_hours": limits.budget_hours,
+    }
+    ledger.create(run, to_json(plan), planned)
+    return run, plan
+
+
+def _need(job: Job) -> Need:
+    resources = job.resources
+    return Need(
+        gpus=tuple((need.name, need.count) for need in resources.needs),
+        disk_gb=resources.disk_gb or DEFAULT_DISK_GB,
+        vcpus=resources.vcpus or 0,
+        ram_gb=resources.ram_gb or 0,
+    )
+
+
+def _limits(job: Job) -> Limits:
+    return Limits(
+        host_loss=job.recovery.host_loss,
+        crash=job.recovery.crash,
+        budget_usd=job.budget.usd,
+        budget_hours=job.budget.hours,
+    )
+
+
+def _offers(job: Job, need: Need, providers: Mapping[str, Provider]) -> tuple[Offer, ...]:
+    found: list[Offer] = []
+    troubles: list[str] = []
+    for name in job.resources.providers:
+        try:
+            found += providers[name].offers(need)
+        except ProviderError as error:
+            troubles.append(f"{name}: {error.message}")
+    ceiling = job.budget.usd_per_hour
+    fitting = [offer for offer in found if ceiling is None or offer.usd_per_hour <= ceiling]
+    if not fitting:
+        wanted = " or ".join(f"{gpu}:{count}" for gpu, count in need.gpus)
+        dear = f"; {len(found)} cost more than ${ceiling}/h" if found else ""
+        raise NoCapacity(
+            f"no offer of {', '.join(job.resources.providers)} fits {wanted}{dear}"
+            + "".join(f"; {trouble}" for trouble in troubles),
+            hint="change `resources.gpu` or `budget.usd_per_hour`; `local` offers cpu:N",
+        )
+    return rank(fitting, job.resources.order, job.resources.providers)
+
+
+def _uploads(job: Job, trees: Trees) -> tuple[Upload, ...]:
+    code = job.local(job.code.path).resolve()
+    if not code.is_dir():
+        raise BadJobFile(f"code.path: {code} is not a folder", hint="correct `code: {path: …}`")
+    kept_out = [*job.code.exclude, *_own_output(job, code)]
+    uploads = [_upload(trees, "code", code, "", kept_out)]
+    return (*uploads, *(_data(job, item, trees) for item in job.data))
+
+
+def _own_output(job: Job, code: Path) -> list[str]:
+    """What runs wrote into the code folder is no code."""
+    mirror = job.checkpoints.mirror or "checkpoints"
+    places = [job.local(mirror).resolve(), (code / job.checkpoints.path).resolve()]
+    return [
+        f"/{place.relative_to(code).as_posix()}/"
+        for place in places
+        if place != code and place.is_relative_to(code)
+    ]
+
+
+def _data(job: Job, item: DataItem, trees: Trees) -> Upload:
+    source = job.local(item.source)
+    if not source.exists():
+        raise BadJobFile(
+            f"data: {item.source} does not exist ({source}); nothing was rented",
+            hint="correct `from:` in the job file; paths are relative to the file",
+        )
+    return _upload(trees, "data", source.resolve(), item.to, (), ignore_files=False)
+
+
+def _upload(
+    trees: Trees,
+    what: str,
+    source: Path,
+    dest: str,
+    exclude: Sequence[str],
+    *,
+    ignore_files: bool = True,
+) -> Upload:
+    scan = trees.scan(source, exclude, ignore_files=ignore_files)
+    manifest = trees.manifest(source, scan)
+    folder, root = dest, source
+    if source.is_file():
+        # A file is a tree of one: `to:` names the file, or a folder when it ends with a slash.
+        renamed = dest if dest.endswith("/") or not dest else str(Path(dest).parent)
+        folder, root = renamed, source.parent
+        if dest and not dest.endswith("/") and Path(dest).name != source.name:
+            raise BadJobFile(
+                f"data: {source.name} cannot be renamed to {dest} on the way",
+                hint=f"write `to: {Path(dest).parent}/` or rename the file",
+            )
+    return Upload(
+        what="code" if what == "code" else "data",
+        source=str(root),
+        dest=folder.strip("/") or ".",
+        files=len(manifest.files),
+        size_bytes=manifest.size_bytes,
+        digest=manifest.digest,
+        manifest=manifest.to_json(),
+        skipped=scan.skipped,
+    )
+
+
+def _checkpoints(job: Job, spec: Checkpoints) -> CheckpointPlan:
+    mirror = fill(spec.mirror or f"checkpoints/{job.name}/{{run_id}}/{{phase}}", {"phase": PHASE})
+    return CheckpointPlan(
+        path=spec.path.rstrip("/"),
+        layout=spec.layout if isinstance(spec.layout, str) else "custom",
+        mirror=str(job.local(mirror).absolute()),
+        resume=ResumePlan(spec.resume.args, spec.resume.env, spec.resume.place or ""),
+    )
+
+
+def _read_dotenv(path: Path) -> dict[str, str]:
+    if not path.is_file():
+        return {}
+    pairs = (
+        line.removeprefix("export ").partition("=")
+        for line in path.read_text(errors="replace").splitlines()
+        if "=" in line and not line.lstrip().startswith("#")
+    )
+    return {name.strip(): value.strip().strip("'\"") for name, _, value in pairs}
+
+
+def _write_private(path: Path, values: Mapping[str, str]) -> None:
+    """NAME=value lines, readable by the owner alone from the first byte on."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.writelines(f"{name}={value}\n" for name, value in values.items())
+        file.flush()
+        os.fsync(file.fileno())

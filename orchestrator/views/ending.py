@@ -1,0 +1,26 @@
+"""How a run ended: what is here, what was trained twice, what it took and cost."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from orchestrator.core.run import Run
+from orchestrator.views.words import dollars, duration
+
+
+def ending_text(run: Run, now: datetime) -> str:
+    """A few lines for the end of `launch`, `watch` and `teardown`."""
+    lines = [
+        f"{run.id}: {run.state}, {run.reason}" if run.reason else f"{run.id}: {run.state}",
+        f"  checkpoints here   {len(run.mirrored)} in {run.mirror}",
+        f"  attempts           {len(run.attempts)} on {len(run.instances)} instances",
+        f"  rented             {duration(run.rented_hours(now) * 3600)}, "
+        f"{dollars(run.spent_usd(now))}",
+    ]
+    if run.missing:
+        lines.insert(2, f"  not here           {', '.join(run.missing)}")
+    billing = [each.id for each in run.still_billing]
+    lines.append(
+        f"  STILL BILLING      {', '.join(billing)}" if billing else "  still billing      nothing"
+    )
+    return "\n".join(lines)

@@ -1,0 +1,118 @@
+"""The screen of `watch`: event lines that scroll, and below them the run as it is now."""
+
+from __future__ import annotations
+
+import os
+from datetime import datetime
+from types import TracebackType
+from typing import Any
+
+import click
+
+from orchestrator.core.run import Run
+from orchestrator.views.progress import Picture
+from orchestrator.views.words import dollars, duration, size
+
+_BARS = "▁▂▃▄▅▆▇█"
+
+
+class Screen:
+    """With `live`, a panel under the lines; else the lines alone, and a line a step shown."""
+
+    def __init__(self, live: bool) -> None:
+        self._live = _open_live() if live else None
+        self._told_step: object = None
+
+    def __enter__(self) -> Screen:
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._live:
+            self._live.stop()
+
+    def line(self, text: str) -> None:
+        if self._live:
+            self._live.console.print(text, markup=False, highlight=False)
+        else:
+            click.echo(text)
+
+    def show(self, run: Run, picture: Picture, now: datetime) -> None:
+        if self._live:
+            self._live.update("\n".join(_panel(run, picture, now)), refresh=True)
+            return
+        step = picture.last.get("step")
+        if isinstance(step, int) and step != self._told_step and step % 10 == 0:
+            self._told_step = step
+            click.echo(f"          {_training(picture)}")
+
+
+def _open_live() -> Any:
+    from rich.live import Live  # loads only for a terminal
+
+    return Live(auto_refresh=False, transient=True)
+
+
+def _panel(run: Run, picture: Picture, now: datetime) -> list[str]:
+    lines = ["", f"{run.id}  {run.state}  {dollars(run.spent_usd(now))} so far"]
+    doing = picture.now.get("doing")
+    if doing and not run.terminal:
+        lines.append(f"  now          {doing}")
+    if picture.last:
+        lines.append(f"  training     {_training(picture)}")
+        lines.append(f"  loss         {_curve(picture)}")
+    lines.append(f"  checkpoints  {len(run.seals)} sealed on the box, {len(run.mirrored)} here")
+    moving = picture.now.get("transfer")
+    if moving:
+        done = f"{size(moving['received'])} of {size(moving['size_bytes'])}"
+        lines.append(f"  on its way   {moving['name']}, {done}")
+    return [line[: _width()] for line in lines]
+
+
+def _training(picture: Picture) -> str:
+    last = picture.last
+    parts = [f"step {last['step']}" + (f"/{last['max_steps']}" if last.get("max_steps") else "")]
+    if isinstance(last.get("loss"), int | float):
+        parts.append(f"loss {last['loss']:.4f}")
+    if isinstance(last.get("tokens_per_s"), int | float):
+        parts.append(f"{last['tokens_per_s']:.0f} tokens/s")
+    left = _left_s(picture)
+    return ", ".join([*parts, f"{duration(left)} left"] if left is not None else parts)
+
+
+def _left_s(picture: Picture) -> float | None:
+    steps, last = picture.steps, picture.last
+    if len(steps) < 2 or not last.get("max_steps"):
+        return None
+    try:
+        began, ended = (datetime.fromisoformat(each["at"]) for each in (steps[0], last))
+        gained = last["step"] - steps[0]["step"]
+        seconds: float = (
+            (ended - began).total_seconds() / gained * (last["max_steps"] - last["step"])
+        )
+        return seconds
+    except (KeyError, TypeError, ValueError, ZeroDivisionError):
+        return None
+
+
+def _curve(picture: Picture) -> str:
+    losses = [each["loss"] for each in picture.steps if isinstance(each.get("loss"), int | float)]
+    if not losses:
+        return ""
+    low, high = min(losses), max(losses)
+    scale = (len(_BARS) - 1) / (high - low) if high > low else 0.0
+    bars = "".join(_BARS[int((loss - low) * scale)] for loss in losses)
+    return f"{bars}  {losses[0]:.3f} -> {losses[-1]:.3f}"
+
+
+def _width() -> int:
+    try:
+        return os.get_terminal_size().columns
+    except OSError:
+        return 100

@@ -1,0 +1,88 @@
+"""Settings to adapters, in one visible place. An adapter loads when something needs it, so that
+`ps` and `--help` pay for none of them."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from orchestrator.adapters.clock import SystemClock
+from orchestrator.adapters.sqlite import SqliteLedger
+from orchestrator.adapters.threads import ThreadTasks
+from orchestrator.core.decide import Deadlines
+from orchestrator.holder import Holder
+from orchestrator.ports import Boxes, Clock, Ledger, Mirror, Provider, Trees
+from orchestrator.settings import Settings
+
+if TYPE_CHECKING:
+    from orchestrator.flows.launch import Shop
+    from orchestrator.flows.step import World
+
+
+def make_clock() -> SystemClock:
+    return SystemClock()
+
+
+def open_ledger(settings: Settings) -> SqliteLedger:
+    return SqliteLedger(settings.ledger, make_clock(), Holder.current())
+
+
+def make_providers(settings: Settings, clock: Clock) -> dict[str, Provider]:
+    from orchestrator.adapters.local import LocalProvider
+
+    local = LocalProvider(
+        settings.state / "local",
+        clock=clock,
+        private_home=settings.private_home,
+        usd_per_hour=settings.usd_per_hour,
+    )
+    return {"local": local}
+
+
+def make_trees(settings: Settings) -> Trees:
+    from orchestrator.adapters.tree import LocalTrees
+
+    return LocalTrees(settings.state / "hashes.json")
+
+
+def make_mirror(folder: Path, run: str, ledger: Ledger) -> Mirror:
+    from orchestrator.adapters.mirror import FolderMirror
+
+    return FolderMirror(folder, run, ledger.id)
+
+
+def make_boxes(settings: Settings) -> Boxes:
+    from orchestrator.adapters.ssh import SshBoxes
+
+    return SshBoxes(settings.state)
+
+
+def make_shop(settings: Settings) -> Shop:
+    """What `launch` plans with."""
+    from orchestrator.flows.launch import Shop
+
+    return Shop(make_trees(settings), make_providers(settings, make_clock()))
+
+
+def make_world(settings: Settings) -> World:
+    """What the daemon works through."""
+    from orchestrator.adapters.zipapp import build_agent, library
+    from orchestrator.flows.fleet import Fleet
+    from orchestrator.flows.step import World
+
+    clock = make_clock()
+    ledger = SqliteLedger(settings.ledger, clock, Holder.current())
+    tasks = ThreadTasks(clock)
+    return World(
+        ledger=ledger,
+        fleet=Fleet(make_providers(settings, clock), tasks, clock),
+        boxes=make_boxes(settings),
+        tasks=tasks,
+        clock=clock,
+        mirror=cache(lambda run, folder: make_mirror(folder, run, ledger)),
+        agent=cache(build_agent),
+        library=cache(library),
+        state=settings.state,
+        deadlines=Deadlines(),
+    )

@@ -1,0 +1,347 @@
+"""The table of `decide`: a history and an observation in, one action out."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from kit.history import (
+    BOOTED,
+    BOX,
+    CHEAP,
+    DEAR,
+    DIGEST,
+    ENDED,
+    FINISHED,
+    OFFERS,
+    TEARDOWN,
+    TRAINING,
+    Told,
+    at,
+    attempt,
+    created,
+    drain,
+    drained,
+    exited,
+    gone,
+    intended,
+    lost,
+    mirrored,
+    planned,
+    prepared,
+    run_of,
+    running,
+    sealed,
+    settled,
+    started,
+    terminating,
+)
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from orchestrator.core.decide import (
+    Action,
+    Create,
+    Drain,
+    Drained,
+    Finish,
+    Gone,
+    Prepare,
+    Resume,
+    Seen,
+    Start,
+    Stop,
+    Terminate,
+    Wait,
+    crashes_spent,
+    decide,
+    newest_source,
+)
+from orchestrator.core.run import Source
+
+PRESENT = Seen(presence={BOX: "present"}, agent_alive=True)
+GONE = Seen(presence={BOX: "gone"}, agent_alive=True)
+SECOND = "demo-1-2"
+
+
+def seen(base: Seen = PRESENT, **changes: Any) -> Seen:
+    return replace(base, **changes)
+
+
+def refused(box: str = BOX, why: str = "no_capacity") -> Told:
+    return "instance.refused", {"instance": box, "why": why, "message": "none"}
+
+
+CASES: dict[str, tuple[tuple[Told, ...], Seen, Action | type[Action]]] = {
+    "a plan rents the cheapest offer": ((), Seen(), Create(CHEAP)),
+    "an unanswered create waits for its task": (
+        (intended(),),
+        seen(busy=frozenset({f"create:{BOX}"})),
+        Wait,
+    ),
+    "an unanswered create is never repeated while the list is unknown": (
+        (intended(),),
+        Seen(),
+        Wait,
+    ),
+    "an unanswered create is repeated once the list proves absence": (
+        (intended(),),
+        Seen(presence={BOX: "gone"}),
+        Create(CHEAP, BOX),
+    ),
+    "no capacity takes the next offer": ((intended(), refused()), Seen(), Create(DEAR)),
+    "no offer left ends the run": (
+        (intended(), refused(), intended(SECOND, DEAR), refused(SECOND)),
+        Seen(),
+        Drain,
+    ),
+    "a created instance boots": ((intended(), created()), PRESENT, Wait),
+    "a running instance is prepared": (BOOTED, PRESENT, Prepare(BOX)),
+    "preparing is not started twice": (
+        BOOTED,
+        seen(busy=frozenset({f"prepare:{BOX}"})),
+        Wait,
+    ),
+    "a failed prepare waits before it is tried again": (
+        BOOTED,
+        seen(waiting=frozenset({f"prepare:{BOX}"})),
+        Wait,
+    ),
+    "a hopeless prepare ends the run": (BOOTED, seen(gave_up={f"prepare:{BOX}": "setup"}), Drain),
+    "a prepared instance starts the trainer": ((*BOOTED, prepared()), PRESENT, Start(BOX, None)),
+    "an intended attempt is started": (
+        (*BOOTED, prepared(), attempt()),
+        PRESENT,
+        Start(BOX, None, 1),
+    ),
+    "a running trainer is left alone": (TRAINING, PRESENT, Wait),
+    "a dead agent is started again": (TRAINING, seen(agent_alive=False), Start(BOX, None, 1)),
+    "a box the provider does not list is lost": (TRAINING, GONE, Resume),
+    "UNKNOWN is never GONE": (TRAINING, seen(presence={BOX: "unknown"}), Wait),
+    "a silent box that the provider lists is not lost": (
+        TRAINING,
+        seen(silent={BOX: at(-9999)}),
+        Wait,
+    ),
+    "a silent box of a silent provider is lost after its deadline": (
+        TRAINING,
+        seen(presence={BOX: "unknown"}, silent={BOX: at(-9999)}),
+        Resume,
+    ),
+    "a broken box is lost": (TRAINING, seen(presence={BOX: "broken"}), Resume),
+    "a lost box is ended": ((*TRAINING, lost()), GONE, Terminate(BOX)),
+    "an ended box has to be proven gone": (
+        (*TRAINING, lost(), terminating()),
+        seen(GONE, ended=frozenset({BOX})),
+        Gone(BOX),
+    ),
+    "absence alone is no proof before this process has asked for the end": (
+        (*TRAINING, lost(), terminating()),
+        GONE,
+        Terminate(BOX),
+    ),
+    "a box being ended does not hold up the next": (
+        (*TRAINING, lost(), terminating()),
+        seen(busy=frozenset({f"terminate:{BOX}"})),
+        Create(CHEAP),
+    ),
+    "too many losses end the run": (
+        (*TRAINING, lost(), gone(), *[each for n in (2, 3) for each in (
+            intended(f"demo-1-{n}"), created(f"demo-1-{n}"), lost(f"demo-1-{n}"),
+            gone(f"demo-1-{n}"))]),
+        Seen(),
+        Drain,
+    ),
+    "a new box resumes from the newest mirrored checkpoint": (
+        (*TRAINING, sealed(10), mirrored(10), sealed(20), lost(), gone(), intended(SECOND),
+         created(SECOND), running(SECOND), prepared(SECOND)),
+        seen(presence={SECOND: "present"}),
+        Start(SECOND, Source("checkpoint-10", 10, DIGEST[10])),
+    ),
+    "a crash waits until the box has sealed what is left": (
+        (*TRAINING, sealed(10), exited(rc=1, why="crash")),
+        PRESENT,
+        Wait,
+    ),
+    "a crash restarts in place from the newest sealed checkpoint": (
+        (*TRAINING, sealed(10), mirrored(10), sealed(20), exited(rc=1, why="crash"), settled()),
+        PRESENT,
+        Start(BOX, Source("checkpoint-20", 20, DIGEST[20])),
+    ),
+    "out of memory is never retried blindly": (
+        (*TRAINING, sealed(10), exited(rc=1, why="oom"), settled()),
+        PRESENT,
+        Drain,
+    ),
+    "a bad config is never retried blindly": (
+        (*TRAINING, exited(rc=2, why="config"), settled()),
+        PRESENT,
+        Drain,
+    ),
+    "two crashes without a step gained end the run": (
+        (*TRAINING, exited(rc=1, why="crash"), settled(), attempt(2), started(2),
+         exited(2, rc=1, why="crash"), settled(2)),
+        PRESENT,
+        Drain,
+    ),
+    "0 with the final weights is success": (ENDED, PRESENT, Drain),
+    "0 without final weights is a failure": (
+        (*TRAINING, sealed(60), exited(), settled()),
+        PRESENT,
+        Drain,
+    ),
+    "draining waits for what is not here": ((*ENDED, drain()), PRESENT, Wait),
+    "everything here ends the drain": (
+        (*ENDED, mirrored(60), mirrored(60, final=True), drain()),
+        PRESENT,
+        Drained(()),
+    ),
+    "drained ends what is rented": (
+        (*ENDED, mirrored(60), mirrored(60, final=True), drain(), drained()),
+        PRESENT,
+        Terminate(BOX),
+    ),
+    "not finished while the provider lists it": (
+        (*ENDED, mirrored(60, final=True), drain(), drained(), terminating()),
+        seen(ended=frozenset({BOX}), waiting=frozenset({f"terminate:{BOX}"})),
+        Wait,
+    ),
+    "finished when all is gone": (
+        (*ENDED, mirrored(60, final=True), drain(), drained(), terminating(), gone()),
+        GONE,
+        Finish(),
+    ),
+    "a terminal state is never left": (
+        (*ENDED, mirrored(60, final=True), drain(), drained(), terminating(), gone(), FINISHED),
+        GONE,
+        Wait,
+    ),
+    "a teardown stops the trainer": (
+        (*TRAINING, TEARDOWN, drain("CANCELLED", "asked")),
+        PRESENT,
+        Stop(1, "TERM"),
+    ),
+    "a teardown before anything is rented ends at once": (
+        (TEARDOWN, drain("CANCELLED", "asked")),
+        Seen(),
+        Drained(()),
+    ),
+    "a teardown while booting ends the box": (
+        (intended(), created(), TEARDOWN, drain("CANCELLED", "asked"), drained()),
+        PRESENT,
+        Terminate(BOX),
+    ),
+    "a teardown does not forget an unanswered create": (
+        (intended(), TEARDOWN, drain("CANCELLED", "asked"), drained()),
+        Seen(),
+        Wait,
+    ),
+    "an unanswered create that rented nothing is gone": (
+        (intended(), TEARDOWN, drain("CANCELLED", "asked"), drained()),
+        Seen(presence={BOX: "gone"}),
+        Gone(BOX),
+    ),
+    "a box lost with the final weights reopens the run": (
+        (*ENDED, mirrored(60), drain(), lost(), terminating(), gone()),
+        GONE,
+        Create(CHEAP),
+    ),
+    "a box lost after the final weights came home does not": (
+        (*ENDED, mirrored(60), mirrored(60, final=True), drain(), lost(), terminating(), gone()),
+        GONE,
+        Drained(()),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_decide(case: str) -> None:
+    told, observation, expected = CASES[case]
+    action = decide(run_of(*told), OFFERS, observation, at(100))
+    if isinstance(expected, type):
+        assert isinstance(action, expected), action
+    else:
+        assert action == expected
+
+
+@pytest.mark.parametrize(
+    ("told", "state", "code"),
+    [
+        (ENDED, "SUCCEEDED", "done"),
+        ((*TRAINING, sealed(60), exited(), settled()), "FAILED", "incomplete"),
+        (
+            (*TRAINING, sealed(60), exited(rc=1, why="crash"), sealed(60, final=True), settled()),
+            "SUCCEEDED",
+            "done",
+        ),
+        ((*TRAINING, exited(rc=1, why="oom"), settled()), "FAILED", "config"),
+        ((*TRAINING, TEARDOWN), "CANCELLED", "asked"),
+        ((intended(), refused(), intended(SECOND, DEAR), refused(SECOND)), "FAILED", "capacity"),
+    ],
+    ids=["done", "no final", "error after the end", "oom", "teardown", "capacity"],
+)
+def test_outcomes(told: tuple[Told, ...], state: str, code: str) -> None:
+    action = decide(run_of(*told), OFFERS, PRESENT, at(100))
+    assert isinstance(action, Drain)
+    assert (action.outcome.state, action.outcome.code) == (state, code)
+
+
+def test_a_final_that_stopped_early_is_no_success() -> None:
+    early = ("checkpoint.sealed", {**sealed(60, final=True)[1], "step": 40})
+    action = decide(run_of(*TRAINING, exited(), early, settled()), OFFERS, PRESENT, at(100))
+    assert isinstance(action, Drain)
+    assert action.outcome.code == "incomplete"
+
+
+def test_the_budget_begins_the_drain_before_it_is_passed() -> None:
+    run = run_of(*TRAINING)
+    run = replace(run, limits=replace(run.limits, budget_usd=1.0))
+    # $1 an hour: after 59 minutes and with a drain of two minutes ahead the dollar is spent.
+    observation = seen(expected_drain_s=120)
+    assert isinstance(decide(run, OFFERS, observation, at(57 * 60)), Wait)
+    action = decide(run, OFFERS, observation, at(59 * 60))
+    assert isinstance(action, Drain)
+    assert action.outcome.code == "budget"
+
+
+def test_crashes_without_a_step_gained_count_double() -> None:
+    once = (*TRAINING, sealed(10), exited(rc=1, why="crash"), settled())
+    assert crashes_spent(run_of(*once)) == 1
+    twice = (*once, attempt(2, resume=10), started(2), exited(2, rc=1, why="crash"), settled(2))
+    assert crashes_spent(run_of(*twice)) == 3
+
+
+def test_a_host_loss_spends_no_crash() -> None:
+    assert crashes_spent(run_of(*TRAINING, lost())) == 0
+
+
+def test_the_source_is_the_highest_step_that_can_be_reached() -> None:
+    run = run_of(*TRAINING, sealed(10), mirrored(10), sealed(30))
+    on_box, elsewhere = newest_source(run, BOX), newest_source(run, SECOND)
+    assert on_box and on_box.step == 30
+    assert elsewhere and elsewhere.step == 10
+
+
+@given(
+    kinds=st.lists(
+        st.sampled_from(
+            [*TRAINING, sealed(10), mirrored(10), exited(rc=1, why="crash"), settled(), lost(),
+             terminating(), gone(), TEARDOWN, drain(), drained(), FINISHED]
+        ),
+        max_size=14,
+    ),
+    presence=st.sampled_from(["present", "broken", "gone", "unknown"]),
+    later_s=st.floats(0, 1e6),
+)  # fmt: skip
+@settings(max_examples=300, deadline=None)
+def test_decide_always_answers_and_never_leaves_a_terminal_state(
+    kinds: list[Told], presence: Any, later_s: float
+) -> None:
+    histories = [planned(), *kinds]
+    try:
+        run = run_of(*histories[1:])
+    except IndexError:
+        return
+    action = decide(run, OFFERS, Seen(presence={BOX: presence}), at(later_s))
+    assert not run.terminal or isinstance(action, Wait)
