@@ -321,7 +321,9 @@ def _advance(run: Run, offers: tuple[Offer, ...], seen: Seen) -> Action:
     """The next step towards a trainer that runs."""
     instance = run.instance
     if instance is None:
-        return _rent(run, offers)
+        # Two instances of one run never bill at once: the lost one first has to be proven gone.
+        billing = run.still_billing
+        return Wait(f"{billing[0].id} is being ended") if billing else _rent(run, offers)
     if instance.provider_id is None:
         return _ask_again(instance, offers, seen)
     if instance.state == "PENDING":

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.core.facts import to_event
-from orchestrator.core.run import Lease, Run
+from orchestrator.core.run import Lease
 from orchestrator.ports import Clock, Ledger
 from remote.contract import ContractError, Fact
 
@@ -47,7 +47,8 @@ class Link:
         sizes = [self._size(instance, name) for name in FILES]
         return self._ledger.fact_offset(self._lease.run, instance), sizes[0], sizes[1]
 
-    def take_in(self, run: Run, instance: str, said: Sequence[Mapping[str, Any]]) -> None:
+    def take_in(self, instance: str, said: Sequence[Mapping[str, Any]]) -> bool:
+        """Record what a box said; whether it said anything."""
         for each in said:
             try:
                 self._take_in_one(instance, each)
@@ -55,6 +56,7 @@ class Link:
                 log.warning("%s: the box said something wrong: %s", instance, error)
         if said:
             self._silent.pop(instance, None)
+        return bool(said)
 
     def ended(self, instance: str) -> None:
         """The connection is gone; the box may be silent from now on."""

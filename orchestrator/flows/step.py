@@ -132,8 +132,9 @@ class Stepper:
         for full_key in self._world.tasks.all(prefix):
             key = full_key.removeprefix(prefix)
             verb, _, rest = key.partition(":")
-            if verb == "follow":
-                self.link.take_in(self._run(), rest, self._world.tasks.reports(full_key))
+            if verb == "follow" and self.link.take_in(rest, self._world.tasks.reports(full_key)):
+                # A link that carried something and broke is made again at once.
+                self._backoff.cleared(key)
             if verb == "fetch":
                 self.transfers.moved(self._world.tasks.reports(full_key), self._now())
             task = self._world.tasks.take(full_key)

@@ -6,6 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from kit.history import (
     BOOTED,
     BOX,
@@ -37,8 +39,6 @@ from kit.history import (
     started,
     terminating,
 )
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from orchestrator.core.decide import (
     Action,
@@ -141,11 +141,12 @@ CASES: dict[str, tuple[tuple[Told, ...], Seen, Action | type[Action]]] = {
         GONE,
         Terminate(BOX),
     ),
-    "a box being ended does not hold up the next": (
+    "two boxes of a run never bill at once": (
         (*TRAINING, lost(), terminating()),
         seen(busy=frozenset({f"terminate:{BOX}"})),
-        Create(CHEAP),
+        Wait,
     ),
+    "a box proven gone is replaced": ((*TRAINING, lost(), terminating(), gone()), GONE, Create(CHEAP)),
     "too many losses end the run": (
         (*TRAINING, lost(), gone(), *[each for n in (2, 3) for each in (
             intended(f"demo-1-{n}"), created(f"demo-1-{n}"), lost(f"demo-1-{n}"),

@@ -1,0 +1,75 @@
+"""What a job file may already say and this release does not do yet: refused when it is set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from orchestrator.core.spec.problems import Problem, dotted
+from orchestrator.core.spec.yamltree import Node, select
+
+Rule = tuple[Callable[[Any], bool], str]
+
+
+def _other_than(*supported: Any) -> Callable[[Any], bool]:
+    return lambda value: value not in supported
+
+
+def _is_set(value: Any) -> bool:
+    return value not in ([], {}, False)
+
+
+def _is_remote(value: Any) -> bool:
+    return isinstance(value, str) and "://" in value
+
+
+def _is_absolute(value: Any) -> bool:
+    return isinstance(value, str) and value.startswith("/")
+
+
+# Dotted path ([] each item, * each key) → when it is refused, and what is meant by it.
+LATER: dict[str, Rule] = {
+    "resources.providers[]": (_other_than("local"), "a provider other than local"),
+    "resources.nodes": (_other_than(1), "more than one node"),
+    "resources.image": (_other_than("auto"), "an image of your own"),
+    "resources.region": (_is_set, "a region"),
+    "resources.cloud": (_is_set, "a choice of cloud"),
+    "resources.min_cuda": (_is_set, "a lowest CUDA version"),
+    "resources.vcpus": (_is_set, "a number of CPUs"),
+    "resources.ram_gb": (_is_set, "an amount of memory"),
+    "resources.volume": (_is_set, "a volume"),
+    "resources.ports": (_is_set, "opening ports"),
+    "data[].from": (_is_remote, "data that the box fetches"),
+    "data[].to": (_is_absolute, "a place outside the work folder"),
+    "patch": (_is_set, "patching your files"),
+    "train.method": (_other_than("sft"), "a method other than sft"),
+    "train.data": (_is_remote, "data that the box fetches"),
+    "train.data[]": (_is_remote, "data that the box fetches"),
+    "train.qlora": (_is_set, "QLoRA"),
+    "train.loss_reduction": (_other_than("tokens"), "a loss reduction other than tokens"),
+    "train.evaluate": (_is_set, "evaluation while training"),
+    "checkpoints.layout": (_other_than("auto", "huggingface"), "a layout other than huggingface"),
+    "checkpoints.resume.patch": (_is_set, "patching files to resume"),
+    "checkpoints.also": (_is_set, "a second home for checkpoints"),
+    "checkpoints.keep": (_is_set, "retention in the mirror"),
+    "outputs": (_is_set, "mirroring other files"),
+    "recovery.hang_minutes": (_other_than(20), "a hang limit of your own"),
+    "recovery.keep_failed_minutes": (_other_than(0), "keeping the box of a failed run"),
+    "health.nan": (_other_than("stop"), "a health rule of your own"),
+    "health.oom": (_other_than("stop"), "a health rule of your own"),
+    "health.loss_flat": (_other_than("warn"), "a health rule of your own"),
+    "health.grad_explosion": (_other_than("warn"), "a health rule of your own"),
+    "health.low_gpu": (_other_than("warn"), "a health rule of your own"),
+    "notify": (_is_set, "notification"),
+    "phases": (_is_set, "a run of several phases"),
+}
+
+
+def refused_for_now(root: Node) -> Iterator[Problem]:
+    """A problem for each key that is set to something this release does not do."""
+    for pattern, (refused, what) in LATER.items():
+        for steps, node in select(root, pattern):
+            value = node.plain()
+            if value is not None and refused(value):
+                message = f"{what} is not supported yet"
+                yield Problem(node.file, node.line, dotted(steps), message)

@@ -1,0 +1,324 @@
+"""The whole story under simulation: whatever dies and whenever, nothing is lost or left billing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kit.history import planned
+from sim.world import (
+    Crash,
+    SimBoxes,
+    SimMirror,
+    SimProvider,
+    SimTasks,
+    World,
+    checkpoint,
+)
+
+from orchestrator.adapters.sqlite import SqliteLedger
+from orchestrator.core.codec import to_json
+from orchestrator.core.decide import Deadlines
+from orchestrator.core.offer import Need, Offer
+from orchestrator.core.plan import CheckpointPlan, Plan, ResumePlan
+from orchestrator.core.run import Event, Limits, Run, fold_all
+from orchestrator.daemon import Scheduler
+from orchestrator.errors import NoCapacity, Transient
+from orchestrator.flows.fleet import Fleet
+from orchestrator.flows.step import World as Ports
+from orchestrator.holder import Holder
+from remote.contract import Manifest
+
+RUN = "demo-1"
+OFFER = Offer("local", "cpu-2", "cpu", 2, 2, 8, 20, 1.0)
+UNDISTURBED = {checkpoint(step).digest for step in range(10, 61, 10)} | {
+    checkpoint(60, True).digest
+}
+
+
+class CrashingLedger(SqliteLedger):
+    """Dies at the write numbered `at`, before or after it reaches the disk."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.writes = 0
+        self.at: int | None = None
+        self.after = False
+
+    def append(
+        self, run: str, kind: str, data: Mapping[str, Any], *, epoch: int | None = None
+    ) -> Event:
+        return self._maybe(lambda: SqliteLedger.append(self, run, kind, data, epoch=epoch))
+
+    def append_fact(self, *arguments: Any, **words: Any) -> bool:
+        return self._maybe(lambda: SqliteLedger.append_fact(self, *arguments, **words))
+
+    def _maybe(self, write: Callable[[], Any]) -> Any:
+        self.writes += 1
+        if self.writes == self.at and not self.after:
+            raise Crash
+        result = write()
+        if self.writes == self.at:
+            raise Crash
+        return result
+
+
+class Story:
+    """One run from plan to end, with controllers that may die and be succeeded."""
+
+    def __init__(self, folder: Path, seed: int = 0, host_loss: int = 10) -> None:
+        self.world = World(seed)
+        self.mirror = SimMirror()
+        self.folder = folder
+        (folder / "runs" / RUN).mkdir(parents=True)
+        self.lives = 0
+        ledger = self._ledger()
+        ledger.create(RUN, to_json(_plan()), planned(host_loss=host_loss)[1])
+        ledger.close()
+
+    def run(
+        self,
+        *,
+        crash_at: int | None = None,
+        after: bool = False,
+        meddle: Callable[[Story, Run], None] = lambda story, run: None,
+        limit_s: float = 3000,
+    ) -> Run:
+        """Live until the run is terminal; the first controller may die at a write."""
+        while self.world.now_s < limit_s + 1767225600:
+            ledger = self._ledger()
+            if crash_at is not None and self.lives == 2:
+                ledger.at, ledger.after = crash_at, after
+            try:
+                run = self._live(ledger, meddle, limit_s)
+            except Crash:
+                ledger.close()
+                self.world.clock.advance(2)
+                continue
+            ledger.close()
+            if run.terminal:
+                return run
+        raise AssertionError(f"not terminal after {limit_s} s: {run.state} {run.reason}")
+
+    def events(self) -> list[Event]:
+        return self._ledger().events(RUN)
+
+    def _ledger(self) -> CrashingLedger:
+        self.lives += 1
+        # Each controller is another process; the one before it is dead.
+        holder = Holder(Holder.current().boot, 2**22 + self.lives, self.lives)
+        return CrashingLedger(self.folder / "ledger.db", self.world.clock, holder)
+
+    def _live(
+        self, ledger: CrashingLedger, meddle: Callable[[Story, Run], None], limit_s: float
+    ) -> Run:
+        tasks = SimTasks(self.world)
+        scheduler = Scheduler(self._ports(ledger, tasks))
+        while self.world.now_s < limit_s + 1767225600:
+            live = scheduler.turn()
+            self.writes = ledger.writes
+            run = ledger.run(RUN)
+            if not live:
+                return run
+            meddle(self, run)
+            self.world.clock.advance(0.5)
+            tasks.run_due()
+        return ledger.run(RUN)
+
+    def _ports(self, ledger: SqliteLedger, tasks: SimTasks) -> Ports:
+        clock = self.world.clock
+        return Ports(
+            ledger=ledger,
+            fleet=Fleet({"local": SimProvider(self.world)}, tasks, clock),
+            boxes=SimBoxes(self.world),
+            tasks=tasks,
+            clock=clock,
+            mirror=lambda run, folder: self.mirror,
+            agent=lambda: b"agent",
+            library=lambda: (Path("/lib"), Manifest(())),
+            state=self.folder,
+            deadlines=Deadlines(),
+        )
+
+
+def _plan() -> Plan:
+    return Plan(
+        v=1,
+        name="demo",
+        folder="/jobs",
+        phase="main",
+        need=Need((("cpu", 2),), 20),
+        offers=(OFFER,),
+        limits=Limits(),
+        uploads=(),
+        secrets=(),
+        env={},
+        setup="",
+        command="train {resume}",
+        train=None,
+        checkpoints=CheckpointPlan("out", "huggingface", "/mirror", ResumePlan("", {}, "")),
+    )
+
+
+def check(story: Story, run: Run) -> None:
+    """What must hold at the end of any story that succeeds."""
+    assert (run.state, run.reason) == ("SUCCEEDED", "trained to the end")
+    assert set(story.mirror.published) == set(run.mirrored)
+    assert UNDISTURBED - set(run.mirrored) == _went_down(run)
+    assert story.world.living() == []
+    assert run.still_billing == ()
+    assert run == fold_all(RUN, story.events())
+    spans = sorted((each.intended_at, each.gone_at) for each in run.instances)
+    for (_, ended), (began, _) in zip(spans, spans[1:], strict=False):
+        assert ended is not None and ended <= began, "instance intervals overlap"
+
+
+def _went_down(run: Run) -> set[str]:
+    """Sealed on a box that died before they were here, and older than what was resumed from:
+    the newest come home first."""
+    lost = {each.id for each in run.instances if each.lost}
+    resumed = max((each.resume.step for each in run.attempts if each.resume), default=0)
+    return {
+        seal.digest
+        for seal in run.seals
+        if seal.instance in lost and (seal.step or 0) < resumed and seal.digest not in run.mirrored
+    }
+
+
+def test_an_undisturbed_run(tmp_path: Path) -> None:
+    story = Story(tmp_path)
+    run = story.run()
+    check(story, run)
+    assert (len(run.attempts), len(run.instances)) == (1, 1)
+
+
+def _writes_of_an_undisturbed_run(folder: Path) -> int:
+    story = Story(folder)
+    story.run()
+    return story.writes
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before the write", "after the write"])
+def test_a_controller_that_dies_at_any_write_costs_nothing(tmp_path: Path, after: bool) -> None:
+    writes = _writes_of_an_undisturbed_run(tmp_path / "count")
+    assert writes > 25
+    for at in range(1, writes + 1):
+        story = Story(tmp_path / str(at))
+        run = story.run(crash_at=at, after=after)
+        check(story, run)
+        assert (len(run.attempts), len(run.instances)) == (1, 1), f"died at write {at}"
+        assert len(story.world.boxes) == 1, f"died at write {at}"
+
+
+@pytest.mark.parametrize("moment", range(0, 80, 4))
+def test_a_box_that_dies_at_any_moment_is_replaced(tmp_path: Path, moment: int) -> None:
+    story = Story(tmp_path, seed=moment)
+    killed = []
+
+    def kill(story: Story, run: Run) -> None:
+        living = story.world.living()
+        if living and not killed and story.world.now_s - living[0].born_s >= moment:
+            killed.append(living[0].provider_id)
+            story.world.kill(living[0])
+
+    run = story.run(meddle=kill)
+    check(story, run)
+    assert len(run.instances) <= 2
+    resumed = run.attempts[-1].resume
+    if len(run.attempts) == 2 and resumed:
+        assert resumed.step >= moment - 27, "a complete checkpoint was not used"
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_crash_restarts_in_place(tmp_path: Path, seed: int) -> None:
+    story = Story(tmp_path, seed=seed)
+    story.world.faults.crash_at_step = 35
+    run = story.run()
+    check(story, run)
+    assert (len(run.attempts), len(run.instances)) == (2, 1)
+    assert run.attempts[1].resume and run.attempts[1].resume.step == 30
+
+
+@pytest.mark.parametrize("moment", range(0, 70, 5))
+def test_a_teardown_at_any_moment_leaves_nothing(tmp_path: Path, moment: int) -> None:
+    story = Story(tmp_path, seed=moment)
+    began_s = story.world.now_s
+
+    def ask(story: Story, run: Run) -> None:
+        if not run.teardown and story.world.now_s - began_s >= moment:
+            story._ledger().append(RUN, "requested.teardown", {"reason": "enough"})
+
+    run = story.run(meddle=ask)
+    assert run.terminal
+    assert story.world.living() == []
+    assert run.still_billing == ()
+    sealed = {seal.digest for seal in run.seals}
+    assert sealed <= set(story.mirror.published)
+
+
+@pytest.mark.parametrize("moment", range(0, 30, 3))
+def test_a_box_that_dies_during_a_teardown(tmp_path: Path, moment: int) -> None:
+    story = Story(tmp_path, seed=moment)
+    began_s = story.world.now_s
+
+    def meddle(story: Story, run: Run) -> None:
+        past = story.world.now_s - began_s
+        if not run.teardown and past >= 30:
+            story._ledger().append(RUN, "requested.teardown", {"reason": "enough"})
+        if run.teardown and past >= 30 + moment:
+            for box in story.world.living():
+                story.world.kill(box)
+
+    run = story.run(meddle=meddle)
+    assert run.state == "CANCELLED"
+    assert story.world.living() == []
+    assert run.still_billing == ()
+
+
+def test_a_lost_answer_rents_once(tmp_path: Path) -> None:
+    story = Story(tmp_path)
+    story.world.faults.lose_answer = 1
+    check(story, story.run())
+    assert len(story.world.boxes) == 1
+
+
+def test_a_create_that_failed_for_sure_is_tried_again(tmp_path: Path) -> None:
+    story = Story(tmp_path)
+    story.world.faults.create = [Transient("502"), Transient("502")]
+    check(story, story.run())
+    assert len(story.world.boxes) == 1
+
+
+def test_no_capacity_anywhere_ends_the_run(tmp_path: Path) -> None:
+    story = Story(tmp_path)
+    story.world.faults.create = [NoCapacity("none left")]
+    run = story.run()
+    assert (run.state, run.outcome and run.outcome.code) == ("FAILED", "capacity")
+    assert story.world.boxes == {}
+
+
+def test_a_provider_that_fails_to_list_is_not_a_lost_box(tmp_path: Path) -> None:
+    story = Story(tmp_path)
+
+    def trouble(story: Story, run: Run) -> None:
+        if run.attempts and len(run.seals) < 3:
+            story.world.faults.listing = 1
+
+    run = story.run(meddle=trouble)
+    check(story, run)
+    assert len(run.instances) == 1
+
+
+def test_two_controllers_one_acts(tmp_path: Path) -> None:
+    story = Story(tmp_path)
+    living = SqliteLedger(tmp_path / "ledger.db", story.world.clock, Holder.current())
+    assert living.acquire(RUN)
+    tasks = SimTasks(story.world)
+    scheduler = Scheduler(story._ports(story._ledger(), tasks))
+    for _ in range(5):
+        scheduler.turn()
+        tasks.run_due()
+        story.world.clock.advance(1)
+    assert story.world.boxes == {}

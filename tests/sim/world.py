@@ -1,0 +1,459 @@
+"""A whole world in one thread: provider, boxes, trainer, tasks and time, driven by one seed.
+
+The boxes follow `docs/formats.md`; what is real here is everything above the ports: decide, the
+stepper, the scheduler and the ledger on SQLite.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import random
+import shlex
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from kit.clock import ManualClock
+
+from orchestrator.core.offer import Need, Offer
+from orchestrator.errors import (
+    LostAnswer,
+    NoCapacity,
+    NotFound,
+    ProviderError,
+    Transient,
+    Unreachable,
+)
+from orchestrator.ports import (
+    Capabilities,
+    Completed,
+    CreateRequest,
+    Endpoint,
+    Listing,
+    ProviderInstance,
+    Task,
+    TaskContext,
+    TaskState,
+)
+from remote.contract import FileEntry, Manifest
+
+STEPS, EVERY = 60, 10
+
+
+class Crash(BaseException):
+    """The controller dies here: no handler runs, as with SIGKILL."""
+
+
+def checkpoint(step: int, final: bool = False) -> Manifest:
+    """The same step has the same bytes whoever trains it: training is deterministic."""
+    digest = f"{step + (1000 if final else 0):064x}"
+    return Manifest((FileEntry("weights", 1, digest, (digest,)),))
+
+
+@dataclass
+class Seal:
+    manifest: Manifest
+    acked: bool = False
+
+
+@dataclass
+class Box:
+    """One rented machine: an agent and a trainer that gains a step a second."""
+
+    request: CreateRequest
+    provider_id: str
+    born_s: float
+    dead_at: float | None = None
+    files: dict[str, bytes] = field(default_factory=dict)
+    trees: set[str] = field(default_factory=set)
+    events: list[dict[str, Any]] = field(default_factory=list)
+    seals: dict[tuple[str, int], Seal] = field(default_factory=dict)
+    attempts: dict[int, dict[str, Any]] = field(default_factory=dict)
+
+    def fact(self, kind: str, **data: Any) -> None:
+        self.events.append(
+            {
+                "v": 1,
+                "instance": self.request.instance,
+                "boot": "b1",
+                "seq": len(self.events) + 1,
+                "at": "2026-01-01T00:00:00Z",
+                "kind": kind,
+                "data": data,
+            }
+        )
+
+    def train(self, now_s: float, crash_at: int | None) -> None:
+        """Catch up with time: one step a second, a seal every EVERY steps."""
+        for number, attempt in self.attempts.items():
+            while attempt["rc"] is None and attempt["began_s"] + attempt["gained"] < now_s:
+                attempt["gained"] += 1
+                step = attempt["from"] + attempt["gained"]
+                if step == crash_at and number == 1:
+                    self._end(number, attempt, rc=1, tail="RuntimeError: boom")
+                elif step >= STEPS or attempt["stopped"]:
+                    if step % EVERY == 0 and attempt["gained"]:
+                        self._seal(number, f"checkpoint-{step}", step)
+                    done = step >= STEPS
+                    if done:
+                        self._seal(number, "final", STEPS, final=True)
+                    self._end(number, attempt, rc=0 if done else 143, tail="")
+                elif step % EVERY == 0:
+                    self._seal(number, f"checkpoint-{step}", step)
+
+    def _seal(self, number: int, name: str, step: int, final: bool = False) -> None:
+        manifest = checkpoint(step, final)
+        generation = 1 + sum(1 for known, _ in self.seals if known == name)
+        self.seals[name, generation] = Seal(manifest)
+        self.fact(
+            "checkpoint.sealed",
+            attempt=number,
+            name=name,
+            generation=generation,
+            step=step,
+            max_steps=STEPS,
+            size_bytes=1,
+            digest=manifest.digest,
+            final=final,
+        )
+
+    def _end(self, number: int, attempt: dict[str, Any], *, rc: int, tail: str) -> None:
+        attempt["rc"] = rc
+        self.fact("trainer.exited", attempt=number, rc=rc, tail=tail)
+        self.fact("agent.settled", attempt=number)
+
+
+@dataclass
+class Faults:
+    """What goes wrong, by name; each list is used up front to back."""
+
+    create: list[ProviderError] = field(default_factory=list)
+    lose_answer: int = 0
+    listing: int = 0
+    crash_at_step: int | None = None
+
+
+class World:
+    """Time, money and machines; it survives any number of controllers."""
+
+    def __init__(self, seed: int = 0) -> None:
+        self.clock = ManualClock()
+        self.random = random.Random(seed)
+        self.boxes: dict[str, Box] = {}
+        self.faults = Faults()
+        self.billing: list[tuple[str, float, float | None]] = []
+
+    @property
+    def now_s(self) -> float:
+        return self.clock.monotonic()
+
+    def living(self) -> list[Box]:
+        return [box for box in self.boxes.values() if box.dead_at is None]
+
+    def box(self, instance: str) -> Box:
+        """The living box of an instance; raises Unreachable, as ssh would."""
+        for box in self.living():
+            if box.request.instance == instance:
+                box.train(self.now_s, self.faults.crash_at_step)
+                return box
+        raise Unreachable(f"{instance} does not answer")
+
+    def kill(self, box: Box) -> None:
+        box.dead_at = self.now_s
+
+    def find(self, provider_id: str) -> Box | None:
+        return self.boxes.get(provider_id)
+
+
+class SimProvider:
+    name = "local"
+    capabilities = Capabilities(poll_s=1.0)
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def offers(self, need: Need) -> Sequence[Offer]:
+        return [Offer("local", "cpu-2", "cpu", 2, 2, 8, need.disk_gb, 1.0)]
+
+    def create(self, request: CreateRequest) -> str:
+        faults = self._world.faults
+        if faults.create:
+            raise faults.create.pop(0)
+        provider_id = f"p{len(self._world.boxes) + 1}"
+        box = Box(request, provider_id, self._world.now_s)
+        self._world.boxes[provider_id] = box
+        if faults.lose_answer > 0:
+            faults.lose_answer -= 1
+            raise LostAnswer("the connection broke before the answer came")
+        return provider_id
+
+    def list(self) -> Listing:
+        if self._world.faults.listing > 0:
+            self._world.faults.listing -= 1
+            raise Transient("502")
+        # The time of a listing is when it was asked for: it may be old when it arrives.
+        return Listing(
+            self._world.clock.now(), tuple(self._told(box) for box in self._world.living())
+        )
+
+    def _told(self, box: Box) -> ProviderInstance:
+        booted = self._world.now_s - box.born_s > 3
+        return ProviderInstance(
+            provider_id=box.provider_id,
+            mark=box.request.mark,
+            state="RUNNING" if booted else "PENDING",
+            created_at=self._world.clock.now(),
+            usd_per_hour=1.0,
+            host="127.0.0.1" if booted else None,
+            port=22,
+            user="me",
+            restart_marker="m",
+        )
+
+    def terminate(self, provider_id: str) -> None:
+        box = self._world.find(provider_id)
+        if box and box.dead_at is None:
+            self._world.kill(box)
+
+    def ensure_access(self, provider_id: str, public_key: str) -> None:
+        pass
+
+    def host_keys(self, provider_id: str) -> Sequence[str]:
+        return ()
+
+    def logs(self, provider_id: str) -> str:
+        return ""
+
+
+class SimBoxes:
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def pin(self, instance: str, run: str, host_keys: Sequence[str], host: str, port: int) -> None:
+        self._world.box(instance)
+
+    def shell(self, endpoint: Endpoint, run: str) -> SimShell:
+        self._world.box(endpoint.instance)
+        return SimShell(self._world, endpoint.instance)
+
+    def stream(self, endpoint: Endpoint, run: str) -> SimStream:
+        self._world.box(endpoint.instance)
+        return SimStream(self._world, endpoint.instance)
+
+    def follow(
+        self, endpoint: Endpoint, run: str, *, events: int, log: int, metrics: int
+    ) -> SimFollower:
+        return SimFollower(self._world, endpoint.instance, events)
+
+    def public_key(self) -> str:
+        return "ssh-ed25519 AAAA"
+
+
+class SimShell:
+    def __init__(self, world: World, instance: str) -> None:
+        self._world = world
+        self._instance = instance
+
+    def run(
+        self, command: str, *, stdin: bytes = b"", timeout_s: float = 60.0, check: bool = True
+    ) -> Completed:
+        box = self._world.box(self._instance)
+        words = shlex.split(command)
+        if "start" in words:
+            self._start(box, int(words[words.index("--attempt") + 1]))
+        if "stop" in words:
+            number = int(words[words.index("--attempt") + 1])
+            if number in box.attempts:
+                box.attempts[number]["stopped"] = True
+        return Completed(0, '{"v": 1}', "")
+
+    def _start(self, box: Box, number: int) -> None:
+        spec = json.loads(box.files[f".gpujob/demo-1/attempts/{number}/spec.json"])
+        source = spec["resume_step"] or 0
+        if source:
+            assert f"gpujob/demo-1/out/checkpoint-{source}" in box.trees, "resumes from nothing"
+        if number not in box.attempts:
+            box.attempts[number] = {
+                "from": source,
+                "gained": 0,
+                "began_s": self._world.now_s,
+                "rc": None,
+                "stopped": False,
+            }
+            box.fact("trainer.started", attempt=number, pid=1)
+
+    def put(self, data: bytes, path: str, *, mode: int = 0o600) -> None:
+        self._world.box(self._instance).files[path] = data
+
+    def close(self) -> None:
+        pass
+
+
+class SimStream:
+    def __init__(self, world: World, instance: str) -> None:
+        self._world = world
+        self._instance = instance
+
+    def manifest(self, name: str, generation: int) -> Manifest:
+        return self._seal(name, generation).manifest
+
+    def pull(
+        self,
+        name: str,
+        generation: int,
+        into: Path,
+        manifest: Manifest,
+        progress: Callable[[int], None],
+    ) -> None:
+        assert self._seal(name, generation).manifest == manifest
+        progress(manifest.size_bytes)
+
+    def ack(self, name: str, generation: int) -> None:
+        self._seal(name, generation).acked = True
+
+    def push(
+        self,
+        source: Path,
+        manifest: Manifest,
+        dest: str,
+        mode: Literal["merge", "folder"],
+        progress: Callable[[int], None],
+    ) -> None:
+        self._world.box(self._instance).trees.add(dest)
+
+    def restore(self, name: str, digest: str, dest: str) -> None:
+        box = self._world.box(self._instance)
+        for (known, _), seal in box.seals.items():
+            if known == name and seal.manifest.digest == digest:
+                box.trees.add(dest)
+                return
+        raise NotFound(f"{name} is not sealed here")
+
+    def close(self) -> None:
+        pass
+
+    def _seal(self, name: str, generation: int) -> Seal:
+        seals = self._world.box(self._instance).seals
+        if (name, generation) not in seals:
+            raise NotFound(f"no seal {name}")
+        return seals[name, generation]
+
+
+class SimFollower:
+    """Tells what there is and then loses its link, so that every look is a reconnect."""
+
+    def __init__(self, world: World, instance: str, events: int) -> None:
+        self._world = world
+        self._instance = instance
+        self._events = events
+
+    def __iter__(self) -> Iterator[Mapping[str, Any]]:
+        box = self._world.box(self._instance)
+        # An offset here counts lines; a line before it is told again, as after a torn read.
+        for end, line in enumerate(box.events, start=1):
+            if end >= self._events:
+                yield {"file": "events", "end": end, "line": line}
+        yield {"file": "log", "offset": 0, "data": base64.b64encode(b"hello\n").decode()}
+        yield {"heartbeat": {"v": 1}, "agent_alive": True}
+        raise Unreachable("the link broke")
+
+    def close(self) -> None:
+        pass
+
+
+@dataclass
+class _Pending:
+    fn: Callable[[TaskContext], Any]
+    started_at: Any
+    due_s: float
+    state: TaskState = "running"
+    result: Any = None
+    error: Exception | None = None
+    reports: list[Any] = field(default_factory=list)
+    cancelled: bool = False
+
+
+class SimTasks:
+    """Runs each task in one go, at a moment that the seed chooses, in an order it chooses."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._tasks: dict[str, _Pending] = {}
+
+    def start(self, key: str, fn: Callable[[TaskContext], Any]) -> bool:
+        if key in self._tasks:
+            return False
+        due_s = self._world.now_s + self._world.random.uniform(0, 2)
+        self._tasks[key] = _Pending(fn, self._world.clock.now(), due_s)
+        return True
+
+    def run_due(self) -> None:
+        ready = [
+            each
+            for each in self._tasks.values()
+            if each.state == "running" and each.due_s <= self._world.now_s
+        ]
+        self._world.random.shuffle(ready)
+        for each in ready:
+            self._run(each)
+
+    def all(self, prefix: str = "") -> dict[str, Task]:
+        return {
+            key: Task(key, each.state, each.started_at, each.result, each.error)
+            for key, each in self._tasks.items()
+            if key.startswith(prefix)
+        }
+
+    def reports(self, key: str) -> list[Any]:
+        each = self._tasks.get(key)
+        if each is None:
+            return []
+        told, each.reports = each.reports, []
+        return told
+
+    def take(self, key: str) -> Task | None:
+        each = self._tasks.get(key)
+        if each is None or each.state == "running":
+            return None
+        del self._tasks[key]
+        return Task(key, each.state, each.started_at, each.result, each.error)
+
+    def cancel(self, key: str) -> None:
+        if key in self._tasks:
+            self._tasks[key].cancelled = True
+
+    def _run(self, each: _Pending) -> None:
+        context = TaskContext(each.reports.append, lambda: each.cancelled, lambda undo: None)
+        try:
+            if each.cancelled:
+                raise Unreachable("cancelled")
+            each.result = each.fn(context)
+            each.state = "done"
+        except Exception as error:
+            each.error, each.state = error, "failed"
+
+
+class SimMirror:
+    """What is published, by digest; it survives the controller, as a disk does."""
+
+    def __init__(self) -> None:
+        self.published: dict[str, str] = {}
+
+    def holds(self, digest: str) -> Path | None:
+        name = self.published.get(digest)
+        return Path("/mirror") / name if name else None
+
+    def manifest(self, digest: str) -> Manifest:
+        return Manifest((FileEntry("weights", 1, digest, (digest,)),))
+
+    def partial(self, name: str, generation: int) -> Path:
+        return Path("/mirror") / f"{name}.partial"
+
+    def publish(self, name: str, generation: int, manifest: Manifest) -> Path:
+        self.published[manifest.digest] = name
+        return Path("/mirror") / name
+
+
+NO_CAPACITY = NoCapacity("none left")
