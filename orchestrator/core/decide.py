@@ -183,6 +183,12 @@ def missing_here(run: Run) -> tuple[Seal, ...]:
     )
 
 
+def never_came(run: Run) -> tuple[str, ...]:
+    """Names of checkpoints that a box reported complete and of which no copy is here."""
+    here = {seal.name for seal in run.seals if seal.digest in run.mirrored}
+    return tuple(dict.fromkeys(seal.name for seal in run.seals if seal.name not in here))
+
+
 def crashes_spent(run: Run) -> int:
     """Crashes that count against the budget: one that gained no step since the attempt before
     counts double."""
@@ -384,12 +390,16 @@ def _drain(run: Run, seen: Seen, now: datetime, deadlines: Deadlines) -> Action:
         each for each in (run.draining_at, run.updated_at, seen.moving_at, _EPOCH) if each
     )
     if instance is None or attempt is None or attempt.instance != instance.id:
-        return Drained(_names(missing))
+        return Drained(never_came(run))
     if _past(now, stalled_since, deadlines.drain_s):
-        return Drained(_names(missing))
+        return Drained(never_came(run))
     if not attempt.settled and not attempt.lost:
         return _stop(run, instance, attempt, seen, now, deadlines)
-    return Wait(f"{len(missing)} checkpoints on their way here") if missing else Drained(())
+    return (
+        Wait(f"{len(missing)} checkpoints on their way here")
+        if missing
+        else Drained(never_came(run))
+    )
 
 
 def _stop(
@@ -399,7 +409,7 @@ def _stop(
     if f"start:{attempt.number}" in seen.busy:
         return Wait("the trainer is being started")
     if attempt.started_at is None:
-        return Drained(_names(missing_here(run)))
+        return Drained(never_came(run))
     if seen.agent_alive is False:
         again = Start(instance.id, attempt.resume, attempt.number)
         return _unless_busy(f"start:{attempt.number}", seen, again)
@@ -408,7 +418,7 @@ def _stop(
         stop = Stop(attempt.number, "KILL" if late else "TERM")
         return _unless_busy(f"stop:{attempt.number}:{stop.signal}", seen, stop)
     if _past(now, attempt.ended_at or now, deadlines.settle_s):
-        return Drained(_names(missing_here(run)))
+        return Drained(never_came(run))
     return Wait("the box seals what the trainer left")
 
 
@@ -429,10 +439,6 @@ def _unless_busy(key: str, seen: Seen, action: Action) -> Action:
     if key in seen.waiting:
         return Wait(f"{key} failed and is tried again soon")
     return action
-
-
-def _names(seals: tuple[Seal, ...]) -> tuple[str, ...]:
-    return tuple(seal.name for seal in seals)
 
 
 def _past(now: datetime, since: datetime, limit_s: float) -> bool:
@@ -458,5 +464,6 @@ __all__ = [
     "decide",
     "final_is_here",
     "missing_here",
+    "never_came",
     "newest_source",
 ]

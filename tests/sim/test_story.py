@@ -3,20 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 from kit.history import planned
-from sim.world import (
-    Crash,
-    SimBoxes,
-    SimMirror,
-    SimProvider,
-    SimTasks,
-    World,
-    checkpoint,
-)
 
 from orchestrator.adapters.sqlite import SqliteLedger
 from orchestrator.core.codec import to_json
@@ -30,6 +22,15 @@ from orchestrator.flows.fleet import Fleet
 from orchestrator.flows.step import World as Ports
 from orchestrator.holder import Holder
 from remote.contract import Manifest
+from sim.world import (
+    Crash,
+    SimBoxes,
+    SimMirror,
+    SimProvider,
+    SimTasks,
+    World,
+    checkpoint,
+)
 
 RUN = "demo-1"
 OFFER = Offer("local", "cpu-2", "cpu", 2, 2, 8, 20, 1.0)
@@ -171,20 +172,16 @@ def check(story: Story, run: Run) -> None:
     assert run.still_billing == ()
     assert run == fold_all(RUN, story.events())
     spans = sorted((each.intended_at, each.gone_at) for each in run.instances)
-    for (_, ended), (began, _) in zip(spans, spans[1:], strict=False):
+    for (_, ended), (began, _) in pairwise(spans):
         assert ended is not None and ended <= began, "instance intervals overlap"
 
 
 def _went_down(run: Run) -> set[str]:
-    """Sealed on a box that died before they were here, and older than what was resumed from:
-    the newest come home first."""
+    """Sealed on a box that died before they were here: reported as missing, never in silence."""
     lost = {each.id for each in run.instances if each.lost}
-    resumed = max((each.resume.step for each in run.attempts if each.resume), default=0)
-    return {
-        seal.digest
-        for seal in run.seals
-        if seal.instance in lost and (seal.step or 0) < resumed and seal.digest not in run.mirrored
-    }
+    down = [seal for seal in run.seals if seal.instance in lost and seal.digest not in run.mirrored]
+    assert {seal.name for seal in down} == set(run.missing)
+    return {seal.digest for seal in down}
 
 
 def test_an_undisturbed_run(tmp_path: Path) -> None:

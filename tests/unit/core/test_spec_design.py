@@ -177,6 +177,12 @@ def test_phases_are_laid_over_the_job_and_checked_whole() -> None:
     ]
 
 
+def test_a_phase_that_trains_replaces_the_command_of_the_job() -> None:
+    train = "{method: sft, model: m, data: d, lora: true}"
+    text = SMALL % "" + f"run: x\nphases: [{{name: a}}, {{name: b, train: {train}}}]\n"
+    assert told(text) == ["f.yaml:4: phases: a run of several phases is not supported yet"]
+
+
 @pytest.mark.parametrize(
     ("phases", "says"),
     [
