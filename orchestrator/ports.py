@@ -296,8 +296,9 @@ class Mirror(Protocol):
         """The manifest that a published tree was verified against. Raises NotFound."""
         ...
 
-    def partial(self, name: str, generation: int) -> Path:
-        """The folder that a transfer of this checkpoint fills, kept across failures."""
+    def partial(self, name: str, generation: int, manifest: Manifest | None = None) -> Path:
+        """The folder that a transfer of this checkpoint fills, kept across failures; with the
+        manifest, what an earlier checkpoint holds as well is in it already."""
         ...
 
     def publish(self, name: str, generation: int, manifest: Manifest) -> Path:

@@ -11,11 +11,14 @@ from orchestrator.adapters.clock import SystemClock
 from orchestrator.adapters.sqlite import SqliteLedger
 from orchestrator.adapters.threads import ThreadTasks
 from orchestrator.core.decide import Deadlines
+from orchestrator.core.run import Instance
 from orchestrator.holder import Holder
-from orchestrator.ports import Boxes, Clock, Ledger, Mirror, Provider, Trees
+from orchestrator.ports import Clock, Ledger, Provider, Trees
 from orchestrator.settings import Settings
 
 if TYPE_CHECKING:
+    from orchestrator.adapters.mirror import FolderMirror, Held
+    from orchestrator.adapters.ssh import SshBoxes
     from orchestrator.flows.launch import Shop
     from orchestrator.flows.step import World
 
@@ -46,13 +49,13 @@ def make_trees(settings: Settings) -> Trees:
     return LocalTrees(settings.state / "hashes.json")
 
 
-def make_mirror(folder: Path, run: str, ledger: Ledger) -> Mirror:
+def make_mirror(folder: Path, run: str, ledger: Ledger) -> FolderMirror:
     from orchestrator.adapters.mirror import FolderMirror
 
     return FolderMirror(folder, run, ledger.id)
 
 
-def make_boxes(settings: Settings) -> Boxes:
+def make_boxes(settings: Settings) -> SshBoxes:
     from orchestrator.adapters.ssh import SshBoxes
 
     return SshBoxes(settings.state)
@@ -60,9 +63,11 @@ def make_boxes(settings: Settings) -> Boxes:
 
 def make_shop(settings: Settings) -> Shop:
     """What `launch` plans with."""
+    from orchestrator.adapters.stamp import check_stamp
     from orchestrator.flows.launch import Shop
 
-    return Shop(make_trees(settings), make_providers(settings, make_clock()))
+    providers = make_providers(settings, make_clock())
+    return Shop(make_trees(settings), providers, check_stamp)
 
 
 def make_world(settings: Settings) -> World:
@@ -86,3 +91,31 @@ def make_world(settings: Settings) -> World:
         state=settings.state,
         deadlines=Deadlines(),
     )
+
+
+def find_published(folder: Path, digest: str) -> Held | None:
+    """The published checkpoint with this digest in a mirror folder; its bytes are not read."""
+    from orchestrator.adapters.mirror import held
+
+    return next((each for each in held(folder) if each.manifest.digest == digest), None)
+
+
+def verify_published(checkpoint: Held) -> list[str]:
+    from orchestrator.adapters.mirror import verify
+
+    return verify(checkpoint)
+
+
+def copy_published(checkpoint: Held, dest: Path) -> bool:
+    from orchestrator.adapters.mirror import copy_out
+
+    return copy_out(checkpoint, dest)
+
+
+def attach_command(settings: Settings, run: str, instance: Instance) -> list[str]:
+    """The ssh command line that shows the trainer's tmux session on the box."""
+    from orchestrator.core.commands import agent_root
+    from orchestrator.flows.box import endpoint_of
+
+    ssh = make_boxes(settings).attach_command(endpoint_of(instance), run)
+    return [*ssh, f"cd {agent_root(run)} && exec tmux -S tmux.sock attach"]

@@ -123,7 +123,7 @@ def fetch(context: TaskContext, kit: Kit, seal: Seal) -> str:
         manifest = stream.manifest(seal.name, seal.generation)
         if manifest.digest != seal.digest:
             raise IntegrityError(f"the manifest of {seal.name} is not the one that was sealed")
-        partial = kit.mirror.partial(seal.name, seal.generation)
+        partial = kit.mirror.partial(seal.name, seal.generation, manifest)
         stream.pull(seal.name, seal.generation, partial, manifest, context.report)
     finally:
         stream.close()

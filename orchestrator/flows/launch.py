@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets as random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -28,14 +28,18 @@ class Shop:
 
     trees: Trees
     providers: Mapping[str, Provider]
+    check_mirror: Callable[[Path], None]
 
 
 def make_plan(job: Job, shop: Shop) -> Plan:
     """Resolve a job completely: offers, what travels, commands, where checkpoints go.
 
-    Raises BadJobFile for what the file asks and this machine lacks, NoCapacity without an offer.
+    Raises BadJobFile for what the file asks and this machine lacks or another run owns,
+    NoCapacity without an offer.
     """
     need = _need(job)
+    if job.checkpoints.mirror:
+        shop.check_mirror(job.local(job.checkpoints.mirror))
     return Plan(
         v=PLAN_VERSION,
         name=job.name,

@@ -6,7 +6,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, JsonValue, Tag
 
-from orchestrator.core.spec.model import WORD_OR_MAPPING, Flag, Model, Text, Whole, one_or_many
+from orchestrator.core.spec.model import (
+    WORD_OR_MAPPING,
+    Amount,
+    Flag,
+    Model,
+    Text,
+    Whole,
+    one_or_many,
+)
 
 
 def _switch(value: Any) -> Any:
@@ -21,7 +29,7 @@ class Lora(Model):
 
     rank: Whole = 16
     """Rank of the update."""
-    alpha: Whole = 32
+    alpha: Amount = 32.0
     """Scale: the update is multiplied by alpha / rank."""
     dropout: Annotated[float, Field(strict=True, ge=0, lt=1)] = 0.0
     """Dropout on the adapter's input."""
@@ -29,6 +37,8 @@ class Lora(Model):
         "all-linear",
     )
     """Module names that get an adapter."""
+    modules_to_save: Annotated[tuple[Text, ...], one_or_many(str)] = ()
+    """Module names that are trained whole and saved beside the adapter."""
 
 
 LoraOrSwitch = Annotated[

@@ -1,0 +1,117 @@
+"""Requests and replies over one link to the agent's `serve`, and every failure by its name."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from orchestrator.adapters.link import Link
+from orchestrator.errors import GpujobError, IntegrityError, NotFound, Refused, Unreachable
+from remote.contract import ContractError, read_frame, skip_to_magic, write_frame
+
+Frame = tuple[dict[str, Any], bytes]
+
+
+class Frames:
+    """Connects at first use, and again after a failure. One thread works, any may close."""
+
+    def __init__(self, connect: Callable[[], Link]) -> None:
+        self._connect = connect
+        self._link: Link | None = None
+        self._closed = False
+        self._state = threading.Lock()
+        self._busy = threading.Lock()
+
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        """Around whatever sends or receives; a link that was closed meanwhile is given back."""
+        try:
+            with self._busy:
+                yield
+        finally:
+            if self._closed:
+                self.drop()
+
+    def ask(
+        self, header: dict[str, Any], payload: bytes = b"", *, patience_s: float = 0.0
+    ) -> Frame:
+        """One request and its reply, for which to wait `patience_s` longer than usual."""
+        with self.mapped():
+            link = self._open()
+        usual = link.patience_s
+        link.patience_s = usual + patience_s
+        try:
+            self.send(header, payload)
+            return self.receive()
+        finally:
+            link.patience_s = usual
+
+    def send(self, header: dict[str, Any], payload: bytes) -> None:
+        with self.mapped():
+            write_frame(self._open().writer, header, payload)
+
+    def receive(self) -> Frame:
+        """The next reply. Raises what an error reply stands for."""
+        with self.mapped():
+            frame = read_frame(self._open().reader)
+            if frame is None:
+                raise ContractError("the box ended the stream")
+        header, payload = frame
+        if "error" in header:
+            raise _refusal(str(header["error"]), str(header.get("message", ""))[:1000])
+        return header, payload
+
+    @contextmanager
+    def mapped(self) -> Iterator[None]:
+        """What breaks the link, or is no protocol, ends it; the next call makes a new one."""
+        try:
+            yield
+        except (OSError, ContractError) as error:
+            blamed = self._link.blame(error) if self._link else Unreachable(f"{error}.")
+            self.drop()
+            raise blamed from error
+
+    def drop(self) -> None:
+        """Give the link back: replies may be under way that nobody will read."""
+        with self._state:
+            link, self._link = self._link, None
+        if link is not None:
+            link.close()
+
+    def close(self) -> None:
+        """End for good, without waiting: a thread that works here gets Unreachable."""
+        with self._state:
+            self._closed = True
+            if self._link is not None:
+                self._link.end()
+        if self._busy.acquire(blocking=False):
+            self._busy.release()
+            self.drop()
+
+    def _open(self) -> Link:
+        with self._state:
+            if self._closed:
+                raise ConnectionAbortedError("The stream was closed here")
+            if self._link is not None:
+                return self._link
+            self._link = self._connect()
+        skip_to_magic(self._link.reader)
+        return self._link
+
+
+def _refusal(kind: str, message: str) -> GpujobError:
+    match kind:
+        case "not_found":
+            return NotFound(f"The box does not hold it: {message}")
+        case "changed":
+            return IntegrityError(f"Changed on the box since it was sealed: {message}")
+        case "no_space":
+            return GpujobError(
+                f"The box's disk is full: {message}", hint="launch with a larger disk_gb"
+            )
+        case "io":
+            return Unreachable(f"The box failed to read or write: {message}")
+        case _:
+            return Refused(f"The box refused: {message}")

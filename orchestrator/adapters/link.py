@@ -1,0 +1,112 @@
+"""A pair of pipes to the other side that cannot hang: every read and write has a deadline."""
+
+from __future__ import annotations
+
+import io
+import os
+import select
+from collections.abc import Callable
+from typing import BinaryIO, Protocol, cast
+
+STALL_S = 30.0
+_BUFFER_BYTES = 1024 * 1024
+
+
+class Stalled(OSError):
+    """Not a byte moved for as long as the link's patience lasts."""
+
+
+class Link(Protocol):
+    """What a stream speaks over. `patience_s` may be raised for a slow request."""
+
+    reader: BinaryIO
+    writer: BinaryIO
+    patience_s: float
+
+    def blame(self, error: Exception) -> Exception:
+        """Why the link ended, as the error to raise; `error` is how it showed."""
+        ...
+
+    def end(self) -> None:
+        """Make the other side go away, so that a thread that reads or writes wakes up."""
+        ...
+
+    def close(self) -> None:
+        """`end`, and give back the descriptors: not while another thread uses them."""
+        ...
+
+
+class Pipes:
+    """`reader` and `writer` over two descriptors, which it owns. A connection that is half
+    open sends nothing and closes nothing: only a deadline tells it from a slow one."""
+
+    def __init__(self, read_fd: int, write_fd: int, *, patience_s: float = STALL_S) -> None:
+        self.patience_s = patience_s
+        self._input = _Input(read_fd, self._patience)
+        self._output = _Output(write_fd, self._patience)
+        self.reader = cast(BinaryIO, io.BufferedReader(self._input, _BUFFER_BYTES))
+        self.writer = cast(BinaryIO, self._output)
+
+    def close(self) -> None:
+        self._input.close()
+        self._output.close()
+
+    def _patience(self) -> float:
+        return self.patience_s
+
+
+class _Input(io.RawIOBase):
+    def __init__(self, fd: int, patience_s: Callable[[], float]) -> None:
+        super().__init__()
+        os.set_blocking(fd, False)
+        self._fd = fd
+        self._patience_s = patience_s
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        while True:
+            _await(self._fd, select.POLLIN, self._patience_s())
+            try:
+                return os.readv(self._fd, [buffer])
+            except BlockingIOError:
+                continue
+
+    def close(self) -> None:
+        if not self.closed:
+            os.close(self._fd)
+        super().close()
+
+
+class _Output(io.RawIOBase):
+    def __init__(self, fd: int, patience_s: Callable[[], float]) -> None:
+        super().__init__()
+        os.set_blocking(fd, False)
+        self._fd = fd
+        self._patience_s = patience_s
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: bytes) -> int:  # type: ignore[override]
+        left = memoryview(data)
+        while left:
+            _await(self._fd, select.POLLOUT, self._patience_s())
+            try:
+                left = left[os.write(self._fd, left[:_BUFFER_BYTES]) :]
+            except BlockingIOError:
+                continue
+        return len(data)
+
+    def close(self) -> None:
+        if not self.closed:
+            os.close(self._fd)
+        super().close()
+
+
+def _await(fd: int, event: int, patience_s: float) -> None:
+    poll = select.poll()
+    poll.register(fd, event)
+    if not poll.poll(patience_s * 1000):
+        raise Stalled(f"not a byte moved for {patience_s:.0f} s")

@@ -1,0 +1,77 @@
+"""The port Boxes: opens shell, stream and follower to a box, all with the same pinned key."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from orchestrator.adapters.link import STALL_S
+from orchestrator.adapters.ssh.follow import LineFollower
+from orchestrator.adapters.ssh.keys import ClientKey, known_hosts, pin, pinned_keys, scan
+from orchestrator.adapters.ssh.openssh import (
+    SshLink,
+    agent_command,
+    check_endpoint,
+    ssh_command,
+)
+from orchestrator.adapters.ssh.shell import FabricShell
+from orchestrator.adapters.stream import FrameStream
+from orchestrator.errors import HostKeyChanged
+from orchestrator.ports import Endpoint
+
+
+class SshBoxes:
+    """Keys and pins live below `state`; `stall_s` is how long a link may be silent."""
+
+    def __init__(self, state: Path, *, stall_s: float = STALL_S) -> None:
+        self._state = state
+        self._stall_s = stall_s
+        self._key = ClientKey(state)
+
+    def public_key(self) -> str:
+        return self._key.public()
+
+    def pin(self, instance: str, run: str, host_keys: Sequence[str], host: str, port: int) -> None:
+        path = known_hosts(self._state, run, instance)
+        if host_keys:
+            pin(path, host_keys)
+        elif not pinned_keys(path):
+            check_endpoint(Endpoint(instance, host, port, "root"))
+            pin(path, scan(host, port))
+
+    def shell(self, endpoint: Endpoint, run: str) -> FabricShell:
+        self._key.make()
+        pinned = pinned_keys(self._pinned(endpoint, run))
+        return FabricShell(endpoint, key=self._key.path, pinned=pinned)
+
+    def stream(self, endpoint: Endpoint, run: str) -> FrameStream:
+        return FrameStream(lambda: self._agent(endpoint, run, "serve"))
+
+    def follow(
+        self, endpoint: Endpoint, run: str, *, events: int, log: int, metrics: int
+    ) -> LineFollower:
+        words = ("--events", str(events), "--log", str(log), "--metrics", str(metrics))
+        return LineFollower(lambda: self._agent(endpoint, run, "follow", *words))
+
+    def attach_command(self, endpoint: Endpoint, run: str) -> list[str]:
+        """The ssh command line for a person's terminal; append the remote command, if any."""
+        self._key.make()
+        pinned = self._pinned(endpoint, run)
+        return ssh_command(endpoint, key=self._key.path, known_hosts=pinned, tty=True)
+
+    def _agent(self, endpoint: Endpoint, run: str, *words: str) -> SshLink:
+        self._key.make()
+        pinned = self._pinned(endpoint, run)
+        command = ssh_command(endpoint, key=self._key.path, known_hosts=pinned)
+        where = f"{endpoint.instance} ({endpoint.host}:{endpoint.port})"
+        return SshLink([*command, agent_command(run, *words)], where, patience_s=self._stall_s)
+
+    def _pinned(self, endpoint: Endpoint, run: str) -> Path:
+        path = known_hosts(self._state, run, endpoint.instance)
+        if not pinned_keys(path):
+            raise HostKeyChanged(
+                f"No host key of {endpoint.instance} is pinned, so nobody can tell who answers "
+                "there. Nothing was sent to it.",
+                hint="gpujob watch pins it again from what the provider says",
+            )
+        return path

@@ -1,0 +1,57 @@
+"""What of our own code travels: the agent as one file, the trainer as a tree."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from pathlib import Path
+
+import remote
+from orchestrator.adapters.hashes import hash_file
+from remote.contract import Manifest
+
+# Fixed, so that the same code makes the same bytes; the first moment that a zip can tell.
+MOMENT = (1980, 1, 1, 0, 0, 0)
+MAIN = b"""import sys
+
+from remote.agent.__main__ import main
+
+sys.exit(main())
+"""
+
+
+def build_agent() -> bytes:
+    """`agent.pyz`: the installed `remote.agent` and the contract; equal code, equal bytes."""
+    root = _root()
+    paths = ["remote/__init__.py", "remote/contract.py", *_files(root, "remote/agent")]
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        _add(archive, "__main__.py", MAIN)
+        for path in paths:
+            _add(archive, path, (root / path).read_bytes())
+    return buffer.getvalue()
+
+
+def library() -> tuple[Path, Manifest]:
+    """The folder above `remote`, and the manifest of what a `train:` job needs of it."""
+    root = _root()
+    paths = ["remote/__init__.py", "remote/contract.py", *_files(root, "remote/trainer")]
+    return root, Manifest(tuple(hash_file(root, path) for path in paths))
+
+
+def _root() -> Path:
+    return Path(next(iter(remote.__path__))).absolute().parent
+
+
+def _files(root: Path, folder: str) -> list[str]:
+    """Sources and what lies beside them, without what Python compiled."""
+    paths = (path for path in (root / folder).rglob("*") if path.is_file())
+    names = (path.relative_to(root).as_posix() for path in paths)
+    return sorted(name for name in names if "/__pycache__/" not in name)
+
+
+def _add(archive: zipfile.ZipFile, name: str, data: bytes) -> None:
+    entry = zipfile.ZipInfo(name, MOMENT)
+    entry.create_system = 3
+    entry.external_attr = 0o644 << 16
+    archive.writestr(entry, data)
