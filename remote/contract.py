@@ -21,8 +21,8 @@ MAX_FILES = 200_000
 MAX_LINE_BYTES = 1024 * 1024
 MARKER = "gpujob_complete.json"
 
-_NAME = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9._=+-]{0,199}$")
-_HEX64 = re.compile(r"^[0-9a-f]{64}$")
+_NAME = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9._=+-]{0,199}\Z")
+_HEX64 = re.compile(r"^[0-9a-f]{64}\Z")
 
 
 class ContractError(ValueError):

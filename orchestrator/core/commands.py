@@ -44,12 +44,11 @@ def trainer_env(plan: Plan, run: str, attempt: Attempt, world_size: int) -> dict
 
 
 def own_trainer_command() -> str:
-    """How a `train:` job starts `remote.trainer`: torchrun, one process a rank."""
+    """How a `train:` job starts `remote.trainer`: one process a rank."""
     root = '"$HOME/.gpujob/{run_id}'
     return (
         f'PYTHONPATH={root}/lib"${{PYTHONPATH:+:$PYTHONPATH}} '
-        "python3 -m torch.distributed.run --standalone --nproc_per_node {gpus} "
-        f'-m remote.trainer {root}/train.json"'
+        f'exec python3 -m remote.trainer.launch --ranks {{gpus}} {root}/train.json"'
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from kit.clock import ManualClock
-from kit.history import BOX, BOOTED, ENDED, TRAINING, Told, drain, mirrored, planned, sealed
+from kit.history import BOOTED, BOX, ENDED, TRAINING, Told, drain, mirrored, planned, sealed
 
 from orchestrator.adapters.sqlite import SqliteLedger
 from orchestrator.core.run import fold_all

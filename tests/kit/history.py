@@ -10,7 +10,7 @@ from orchestrator.core.run import Event, Run, fold_all
 
 T0 = datetime(2026, 1, 1, tzinfo=UTC)
 BOX = "demo-1-1"
-DIGEST = {step: f"{step:064x}" for step in range(0, 200)}
+DIGEST = {step: f"{step:064x}" for step in range(200)}
 Told = tuple[str, dict[str, Any]]
 
 CHEAP = Offer("local", "cpu-2", "cpu", 2, 2, 8, 20, 1.0)

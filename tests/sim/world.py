@@ -448,7 +448,7 @@ class SimMirror:
     def manifest(self, digest: str) -> Manifest:
         return Manifest((FileEntry("weights", 1, digest, (digest,)),))
 
-    def partial(self, name: str, generation: int) -> Path:
+    def partial(self, name: str, generation: int, manifest: Manifest | None = None) -> Path:
         return Path("/mirror") / f"{name}.partial"
 
     def publish(self, name: str, generation: int, manifest: Manifest) -> Path:

@@ -1,0 +1,283 @@
+"""The mirror folder: all of a checkpoint or nothing, and never over another."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from pathlib import Path
+
+import pytest
+from kit.agent import Server, SocketLink, write_tree
+
+from orchestrator.adapters.check import problems
+from orchestrator.adapters.durable import disk_room
+from orchestrator.adapters.mirror import FolderMirror, Held, copy_out, held, verify
+from orchestrator.adapters.partial import Journal
+from orchestrator.adapters.stamp import check_stamp
+from orchestrator.adapters.stream import FrameStream
+from orchestrator.errors import BadJobFile, GpujobError, IntegrityError, NotFound
+from remote.contract import Manifest
+
+RUN, LEDGER = "demo-1", "0a1b2c3d"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "checkpoints"
+
+
+@pytest.fixture
+def mirror(folder: Path) -> FolderMirror:
+    return FolderMirror(folder, RUN, LEDGER)
+
+
+def sealed(tmp_path: Path, name: str = "box", **files: bytes) -> Server:
+    tree = tmp_path / name
+    files = files or {"weights": b"w" * 5000, "sub__state": b"s"}
+    return Server(tree, write_tree(tree, **files), tmp_path / "inbox")
+
+
+def fill(mirror: FolderMirror, server: Server, generation: int = 1, *, link: bool = False) -> None:
+    manifest = server.manifest
+    partial = mirror.partial("checkpoint-10", generation, manifest if link else None)
+    stream = FrameStream(lambda: SocketLink(server, 10.0))
+    stream.pull("checkpoint-10", generation, partial, manifest, lambda _: None)
+    stream.close()
+
+
+def fetch(mirror: FolderMirror, server: Server, generation: int = 1) -> Path:
+    fill(mirror, server, generation)
+    return mirror.publish("checkpoint-10", generation, server.manifest)
+
+
+def names(folder: Path) -> set[str]:
+    return {each.name for each in folder.iterdir()} - {".gpujob"}
+
+
+def test_a_filled_partial_is_published_with_its_manifest(
+    mirror: FolderMirror, folder: Path, tmp_path: Path
+) -> None:
+    server = sealed(tmp_path)
+    place = fetch(mirror, server)
+    assert place == folder / "checkpoint-10"
+    assert problems(place, server.manifest) == []
+    kept = Manifest.decode((folder / ".gpujob/manifests/checkpoint-10.json").read_bytes())
+    assert kept == server.manifest
+    assert list((folder / ".gpujob" / "incoming").iterdir()) == []
+    assert mirror.holds(kept.digest) == place
+    assert mirror.manifest(kept.digest) == kept
+    assert json.loads((folder / ".gpujob/run.json").read_text())["run"] == RUN
+
+
+def test_publishing_again_is_success(mirror: FolderMirror, folder: Path, tmp_path: Path) -> None:
+    server = sealed(tmp_path)
+    place = fetch(mirror, server)
+    assert mirror.publish("checkpoint-10", 1, server.manifest) == place
+    assert fetch(mirror, server, generation=2) == place
+    assert names(folder) == {"checkpoint-10"}
+
+
+def test_other_bytes_under_a_name_are_a_new_generation(
+    mirror: FolderMirror, folder: Path, tmp_path: Path
+) -> None:
+    first, second = sealed(tmp_path, a=b"1"), sealed(tmp_path, "box2", a=b"2")
+    third = sealed(tmp_path, "box3", a=b"3")
+    assert fetch(mirror, first).name == "checkpoint-10"
+    assert fetch(mirror, second, generation=2).name == "checkpoint-10~2"
+    assert fetch(mirror, third, generation=2).name == "checkpoint-10~3"
+    assert [(each.path.name, verify(each)) for each in mirror.held()] == [
+        ("checkpoint-10", []),
+        ("checkpoint-10~2", []),
+        ("checkpoint-10~3", []),
+    ]
+
+
+@pytest.mark.parametrize("what", ["folder", "file", "link", "empty"])
+def test_what_was_there_before_is_never_overwritten(
+    mirror: FolderMirror, folder: Path, tmp_path: Path, what: str
+) -> None:
+    place = folder / "checkpoint-10"
+    folder.mkdir()
+    match what:
+        case "folder":
+            place.mkdir()
+            (place / "mine").write_text("mine")
+        case "file":
+            place.write_text("mine")
+        case "link":
+            place.symlink_to(tmp_path / "nowhere")
+        case "empty":
+            place.mkdir()
+    before = os.lstat(place)
+    assert fetch(mirror, sealed(tmp_path)).name == "checkpoint-10~1"
+    assert os.lstat(place).st_ino == before.st_ino
+
+
+def test_a_partial_that_is_not_complete_is_not_published(
+    mirror: FolderMirror, folder: Path, tmp_path: Path
+) -> None:
+    server = sealed(tmp_path)
+    with pytest.raises(IntegrityError, match="nothing was published"):
+        mirror.publish("checkpoint-10", 1, server.manifest)
+    fill(mirror, server)
+    journal = Journal(mirror.partial("checkpoint-10", 1))
+    lines = journal.path.read_bytes().splitlines(keepends=True)
+    journal.path.write_bytes(b"".join(lines[:-1]))
+    with pytest.raises(IntegrityError, match="nothing was published"):
+        mirror.publish("checkpoint-10", 1, server.manifest)
+    assert names(folder) == set()
+
+
+def test_a_stranger_in_the_partial_is_not_published(
+    mirror: FolderMirror, folder: Path, tmp_path: Path
+) -> None:
+    server = sealed(tmp_path)
+    fill(mirror, server)
+    (mirror.partial("checkpoint-10", 1) / "sub" / "extra").symlink_to("/etc/passwd")
+    with pytest.raises(IntegrityError, match="sub/extra"):
+        mirror.publish("checkpoint-10", 1, server.manifest)
+    assert names(folder) == set()
+
+
+def damage(place: Path) -> None:
+    weights = place / "weights"
+    weights.chmod(0o644)
+    with weights.open("r+b") as file:
+        file.write(b"X")
+
+
+def test_a_damaged_checkpoint_is_not_held_and_its_copy_is_kept(
+    mirror: FolderMirror, folder: Path, tmp_path: Path
+) -> None:
+    server = sealed(tmp_path)
+    place = fetch(mirror, server)
+    damage(place)
+    assert mirror.holds(server.manifest.digest) is None
+    (checkpoint,) = mirror.held()
+    assert verify(checkpoint) == ["weights: other bytes than were verified"]
+    assert fetch(mirror, server, generation=2).name == "checkpoint-10~2"
+    assert mirror.holds(server.manifest.digest) == folder / "checkpoint-10~2"
+
+
+@pytest.mark.parametrize(
+    ("harm", "said"),
+    [
+        (lambda place: (place / "weights").unlink(), ["weights: missing"]),
+        (lambda place: (place / "new").touch(), ["new: not in the manifest"]),
+        (lambda place: os.truncate(place / "weights", 1), ["weights: 1 bytes instead of 5000"]),
+    ],
+    ids=["missing", "extra", "short"],
+)
+def test_verify_names_what_is_wrong(
+    mirror: FolderMirror, tmp_path: Path, harm: object, said: list[str]
+) -> None:
+    place = fetch(mirror, sealed(tmp_path))
+    harm(place)  # type: ignore[operator]
+    (checkpoint,) = mirror.held()
+    assert verify(checkpoint) == said
+
+
+def test_a_manifest_without_its_folder_is_nothing(
+    mirror: FolderMirror, folder: Path, tmp_path: Path
+) -> None:
+    """As after a crash between the two: the manifest is written first."""
+    server = sealed(tmp_path)
+    fill(mirror, server)
+    manifests = folder / ".gpujob" / "manifests"
+    manifests.mkdir()
+    (manifests / "checkpoint-10.json").write_bytes(server.manifest.encode())
+    (manifests / "checkpoint-20.json").write_bytes(b"not a manifest")
+    assert mirror.held() == []
+    with pytest.raises(NotFound):
+        mirror.manifest(server.manifest.digest)
+    assert mirror.publish("checkpoint-10", 1, server.manifest).name == "checkpoint-10"
+
+
+def test_an_unchanged_file_is_linked_and_not_fetched(
+    mirror: FolderMirror, folder: Path, tmp_path: Path
+) -> None:
+    first = sealed(tmp_path, base=b"b" * 9000, adapter=b"1", empty=b"")
+    second = sealed(tmp_path, "box2", base=b"b" * 9000, adapter=b"2", empty=b"")
+    fetch(mirror, first)
+    fill(mirror, second, 2, link=True)
+    place = mirror.publish("checkpoint-10", 2, second.manifest)
+    assert second.reads == [("adapter", 0)]
+    assert (place / "base").samefile(folder / "checkpoint-10" / "base")
+    assert problems(place, second.manifest) == []
+
+
+def test_a_damaged_file_is_not_linked_on(
+    mirror: FolderMirror, folder: Path, tmp_path: Path
+) -> None:
+    first = sealed(tmp_path, weights=b"b" * 9000)
+    second = sealed(tmp_path, "box2", weights=b"b" * 9000, adapter=b"2")
+    damage(fetch(mirror, first))
+    before = (folder / "checkpoint-10" / "weights").read_bytes()
+    fill(mirror, second, 2, link=True)
+    place = mirror.publish("checkpoint-10", 2, second.manifest)
+    assert problems(place, second.manifest) == []
+    assert (folder / "checkpoint-10" / "weights").read_bytes() == before
+
+
+def test_another_run_s_folder_is_refused(
+    mirror: FolderMirror, folder: Path, tmp_path: Path
+) -> None:
+    check_stamp(folder)
+    mirror.partial("checkpoint-10", 1)
+    check_stamp(folder, RUN)
+    for run in (None, "demo-2"):
+        with pytest.raises(BadJobFile, match=f"run {RUN}"):
+            check_stamp(folder, run)
+    with pytest.raises(BadJobFile):
+        FolderMirror(folder, "demo-2", LEDGER).partial("checkpoint-10", 1)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"run": 1}'])
+def test_a_stamp_that_cannot_be_read_is_refused(folder: Path, text: str) -> None:
+    (folder / ".gpujob").mkdir(parents=True)
+    (folder / ".gpujob" / "run.json").write_text(text)
+    with pytest.raises(BadJobFile, match="whose folder"):
+        check_stamp(folder, RUN)
+
+
+@pytest.mark.parametrize("name", ["../x", "a/b", "", ".hidden", "x\n"])
+def test_a_hostile_name_becomes_no_path(mirror: FolderMirror, name: str) -> None:
+    with pytest.raises(ValueError, match="not a checkpoint name"):
+        mirror.partial(name, 1)
+
+
+def test_a_copy_is_verified_writable_and_repeatable(
+    mirror: FolderMirror, folder: Path, tmp_path: Path
+) -> None:
+    server = sealed(tmp_path)
+    fetch(mirror, server)
+    (checkpoint,) = held(folder)
+    dest = tmp_path / "out" / "best"
+    assert copy_out(checkpoint, dest) is True
+    assert copy_out(checkpoint, dest) is False
+    assert problems(dest, server.manifest) == []
+    assert os.access(dest / "weights", os.W_OK)
+    assert not (dest / "weights").samefile(checkpoint.path / "weights")
+    (dest / "weights").write_bytes(b"")
+    with pytest.raises(GpujobError, match="something else"):
+        copy_out(checkpoint, dest)
+
+
+def test_a_damaged_checkpoint_is_not_copied_out(mirror: FolderMirror, tmp_path: Path) -> None:
+    server = sealed(tmp_path)
+    place = fetch(mirror, server)
+    damage(place)
+    with pytest.raises(IntegrityError, match="damaged"):
+        copy_out(Held(place, server.manifest), tmp_path / "out" / "best")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_full_disk_says_that_nothing_is_lost(tmp_path: Path) -> None:
+    with (
+        pytest.raises(GpujobError, match="is full"),
+        disk_room(tmp_path, safe="Nothing is lost."),
+    ):
+        raise OSError(errno.ENOSPC, "no space")
+    with pytest.raises(PermissionError), disk_room(tmp_path, safe=""):
+        raise PermissionError(errno.EACCES, "no")
