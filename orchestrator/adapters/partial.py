@@ -14,12 +14,11 @@ import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from orchestrator.adapters.durable import make_folder, sync_folders, write_whole
-from orchestrator.errors import IntegrityError
+from orchestrator.errors import GpujobError, IntegrityError
 from remote.contract import CHUNK_BYTES, FileEntry, Manifest
 
 Chunk = tuple[str, int]
@@ -82,14 +81,17 @@ class Partial:
 
     def resume(self) -> set[Chunk]:
         """The chunks that are here, each hashed again; the rest of the journal is forgotten."""
-        make_folder(self._root, mode=0o755)
         journaled = self.journal.chunks(self.manifest.digest)
         if not journaled:
-            shutil.rmtree(self._root)
-            make_folder(self._root, mode=0o755)
-        verified = [chunk for chunk in dict.fromkeys(journaled) if self._holds(chunk)]
-        self.journal.begin(self.manifest.digest, verified)
-        return set(verified)
+            self._clear()
+        make_folder(self._root, mode=0o755)
+        verified = {chunk for chunk in journaled if self._holds(chunk)}
+        for entry in self.manifest.files:
+            chunks = {(entry.path, index) for index in range(len(entry.chunks))}
+            if verified & chunks < chunks and not self._reclaim(entry):
+                verified -= chunks
+        self.journal.begin(self.manifest.digest, sorted(verified))
+        return verified
 
     def create_empty(self, entry: FileEntry) -> None:
         with self._opened(entry, os.O_RDWR | os.O_CREAT) as file:
@@ -120,6 +122,25 @@ class Partial:
     def finish(self) -> None:
         sync_folders(self._root)
         self.journal.finish()
+
+    def _clear(self) -> None:
+        """Another transfer's remains go; anything else that is here is somebody's."""
+        if not self._root.name.endswith(".partial") and _is_occupied(self._root):
+            raise GpujobError(f"{self._root} is not empty; nothing in it was changed.")
+        if self._root.exists():
+            shutil.rmtree(self._root)
+
+    def _reclaim(self, entry: FileEntry) -> bool:
+        """Make a file that lacks chunks writable again; False when it is not here, or is
+        another checkpoint's as well and has to be fetched whole."""
+        try:
+            with self._opened(entry, os.O_RDONLY) as file:
+                if os.fstat(file).st_nlink > 1:
+                    return False
+                os.fchmod(file, 0o600)
+        except FileNotFoundError:
+            return False
+        return True
 
     def _holds(self, chunk: Chunk) -> bool:
         path, index = chunk
@@ -157,13 +178,6 @@ class Partial:
             os.close(file)
 
 
-@dataclass(frozen=True)
-class _Found:
-    is_regular: bool
-    is_shared: bool
-    is_writable: bool
-
-
 def _walk(root: Path, parts: list[str], *, make: bool) -> int:
     """A descriptor of the folder, reached without following a link."""
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
@@ -187,11 +201,11 @@ def _make(folder: int, name: str) -> None:
 
 
 def _open(folder: int, name: str, flags: int) -> int:
-    """Open a regular file. One to be written is ours alone: a file that is linked from another
-    checkpoint, or sealed, is replaced and not changed."""
+    """Open a regular file. One to be written is ours alone: a file that another checkpoint
+    shares is replaced and not changed."""
     if flags & os.O_CREAT:
         found = _look(folder, name)
-        if found and found.is_regular and (found.is_shared or not found.is_writable):
+        if found and stat.S_ISREG(found.st_mode) and found.st_nlink > 1:
             os.unlink(name, dir_fd=folder)
             found = None
         flags = flags if found else flags | os.O_EXCL
@@ -202,13 +216,15 @@ def _open(folder: int, name: str, flags: int) -> int:
     raise OSError(errno.EEXIST, "something else is there")
 
 
-def _look(folder: int, name: str) -> _Found | None:
+def _look(folder: int, name: str) -> os.stat_result | None:
     try:
-        found = os.stat(name, dir_fd=folder, follow_symlinks=False)
+        return os.stat(name, dir_fd=folder, follow_symlinks=False)
     except FileNotFoundError:
         return None
-    mode = found.st_mode
-    return _Found(stat.S_ISREG(mode), found.st_nlink > 1, bool(mode & stat.S_IWUSR))
+
+
+def _is_occupied(folder: Path) -> bool:
+    return folder.exists() and any(folder.iterdir())
 
 
 def _allocate(file: int, size: int) -> None:

@@ -116,7 +116,10 @@ class _Walk:
         return "" if path.is_file() else "not a regular file"
 
     def _link_obstacle(self, path: Path) -> str:
-        target = path.resolve()
+        try:
+            target = path.resolve(strict=True)
+        except (OSError, RuntimeError):
+            return "a link that leads nowhere"
         if not target.is_relative_to(self._real):
             return "a link that leaves the tree"
         if any(is_never(part) for part in target.relative_to(self._real).parts):

@@ -48,7 +48,7 @@ from orchestrator.flows.fleet import Fleet, describe
 from orchestrator.flows.link import Link
 from orchestrator.flows.retry import Backoff
 from orchestrator.flows.transfers import Transfers
-from orchestrator.ports import Boxes, Clock, CreateRequest, Ledger, Mirror, Task, Tasks
+from orchestrator.ports import Boxes, Clock, CreateRequest, Ledger, Mirror, Task, TaskContext, Tasks
 from remote.contract import Manifest
 
 log = logging.getLogger(__name__)
@@ -336,9 +336,13 @@ class Stepper:
                 mark=mark,
             )
         provider = self._world.fleet.providers[offer.provider]
-        key = self._world.boxes.public_key()
-        request = CreateRequest(instance, mark, offer, key, self._plan.need.disk_gb)
-        self._begin(f"create:{instance}", lambda _, wanted: provider.create(wanted), request)
+        boxes, disk_gb = self._world.boxes, self._plan.need.disk_gb
+
+        def create(_: TaskContext) -> str:
+            key = boxes.public_key()
+            return provider.create(CreateRequest(instance, mark, offer, key, disk_gb))
+
+        self._begin(f"create:{instance}", create)
 
     def _start(self, run: Run, action: Start) -> None:
         number = action.attempt or len(run.attempts) + 1

@@ -12,7 +12,18 @@ from pathlib import Path
 import psutil
 import pytest
 from kit.agent import write_tree
-from kit.boxes import RUN, Rented, end_all, keygen, kill, provider_at, rent, ssh_children, until
+from kit.boxes import (
+    RUN,
+    Rented,
+    alive_with,
+    end_all,
+    keygen,
+    kill,
+    provider_at,
+    rent,
+    ssh_children,
+    until,
+)
 
 from orchestrator.adapters.check import problems
 from orchestrator.adapters.ssh import SshBoxes, agent_command
@@ -92,6 +103,18 @@ def test_a_command_that_takes_too_long_is_unreachable_and_the_shell_lives_on(
     with pytest.raises(Unreachable, match="did not end within"):
         shell.run("sleep 30", timeout_s=0.3)
     assert shell.run("echo again").stdout == "again\n"
+
+
+def test_a_box_that_dies_under_a_command_is_unreachable(box: Rented, shell: Shell) -> None:
+    pid = box.pid
+    shell.run("mkfifo gate")
+    killer = threading.Thread(
+        target=lambda: (until(lambda: bool(alive_with("cat gate"))), kill(pid))
+    )
+    killer.start()
+    with pytest.raises(Unreachable):
+        shell.run("echo begun; cat gate")
+    killer.join()
 
 
 @pytest.mark.parametrize("name", ["plain", "deep/er/file", "with blank", "-rf", "$(id)", "a'b;c"])

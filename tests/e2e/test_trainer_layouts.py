@@ -16,7 +16,7 @@ import trainer_kit as kit
 pytestmark = pytest.mark.trainer
 COMMON = {
     *("adapter_model.safetensors", "adapter_config.json", "tokenizer.json", "training_args.bin"),
-    *("latest", "zero_to_fp32.py", "trainer_state.json", "rng_state_0.pth", "rng_state_1.pth"),
+    *("latest", "scheduler.pt", "trainer_state.json", "rng_state_0.pth", "rng_state_1.pth"),
 }
 ENGINE = {
     0: {"mp_rank_00_model_states.pt"},

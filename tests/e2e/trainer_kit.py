@@ -23,21 +23,7 @@ TORCHRUN = (
     *("torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "remote.trainer"),
 )
 ALONE = ("remote.trainer",)
-WORDS = tuple("the quick brown fox jumps over a lazy dog and then it sleeps".split())  # noqa: SIM905
-    "the",
-    "quick",
-    "brown",
-    "fox",
-    "jumps",
-    "over",
-    "a",
-    "lazy",
-    "dog",
-    "and",
-    "then",
-    "it",
-    "sleeps",
-]
+WORDS = ("the", "quick", "brown", "fox", "jumps", "over", "a", "lazy", "dog", "and", "sleeps")
 
 
 def workshop(folder: Path) -> Path:

@@ -17,7 +17,7 @@ from orchestrator.adapters.local.folder import Folder, Record
 from orchestrator.errors import Missing, Transient
 
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-APT = "sudo apt-get install openssh-server openssh-client"
+APT = "sudo apt-get install openssh-server openssh-client tmux"
 
 # The shell becomes the box's one process; what it writes of itself is how the box is known.
 # Standard input is the folder's lock: held until the identity is on record, then let go.
@@ -45,6 +45,9 @@ ROOT = ("--pid", "--fork", "--kill-child", "--mount-proc")
 NOT_ROOT = ("--user", "--map-root-user", *ROOT)
 
 
+NEEDED = ("sshd", "ssh-keygen", "ssh", "tmux", "bash")
+
+
 @dataclass(frozen=True)
 class Tools:
     """Programs of this machine that a box is made of."""
@@ -56,15 +59,15 @@ class Tools:
 def find_tools(path: str | None = None) -> Tools:
     """Look in `path`, else in PATH and where sshd usually is. Raises Missing with the package."""
     path = path or os.environ.get("PATH", "") + ":" + SYSTEM_PATH
-    sshd, keygen = shutil.which("sshd", path=path), shutil.which("ssh-keygen", path=path)
-    if sshd is None or keygen is None:
-        what = "sshd" if sshd is None else "ssh-keygen"
+    found = {name: shutil.which(name, path=path) for name in NEEDED}
+    missing = [name for name, place in found.items() if place is None]
+    if missing:
         raise Missing(
-            f"{what} is not installed, and a local instance is a private OpenSSH server. "
-            "Nothing was rented.",
+            f"{', '.join(missing)} not installed; a local instance is a private OpenSSH server on "
+            "this machine, and the trainer runs in tmux. Nothing was rented.",
             hint=APT,
         )
-    return Tools(sshd, keygen)
+    return Tools(found["sshd"] or "", found["ssh-keygen"] or "")
 
 
 @cache

@@ -50,7 +50,11 @@ class LocalProvider:
 
     def offers(self, need: Need) -> Sequence[Offer]:
         """One offer for each `cpu:N` of the need; this machine rents out no GPU. The disk is
-        shared by all boxes and promised to none."""
+        shared by all boxes and promised to none. Raises Missing when this machine lacks what a box
+        is made of."""
+        if not any(gpu == "cpu" for gpu, _ in need.gpus):
+            return ()
+        box.find_tools()
         vcpus, ram_gb = os.cpu_count() or 1, _ram_gb()
         if need.vcpus > vcpus or need.ram_gb > ram_gb:
             return ()

@@ -56,10 +56,7 @@ class FabricShell:
     def put(self, data: bytes, path: str, *, mode: int = 0o600) -> None:
         if len(data) > PUT_BYTES:
             raise ValueError(f"put is for files of at most {PUT_BYTES} bytes, not {len(data)}")
-        target = PurePosixPath(path)
-        part = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
-        command = _PUT.format(**_paths(target, part), size=len(data), mode=mode)
-        self.run(command, stdin=data)
+        self.run(put_command(path, size=len(data), mode=mode), stdin=data)
 
     def close(self) -> None:
         self._connection.close()
@@ -93,6 +90,13 @@ class FabricShell:
     def _drop(self) -> None:
         with suppress(Exception):  # a connection that failed may fail to close as well
             self._connection.close()
+
+
+def put_command(path: str, *, size: int, mode: int) -> str:
+    """The command that makes its input the file at `path`, if it is `size` bytes long."""
+    target = PurePosixPath(path)
+    part = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
+    return _PUT.format(**_paths(target, part), size=size, mode=mode)
 
 
 class _Reject(paramiko.MissingHostKeyPolicy):
@@ -132,7 +136,8 @@ def _connection(endpoint: Endpoint, key: Path, pinned: list[str]) -> Any:
 def _exchange(connection: Any, command: str, stdin: bytes, timeout_s: float) -> Completed:
     """One command on a channel of its own; both outputs are read on and cut at 1 MiB."""
     channel = connection.transport.open_session(timeout=CONNECT_TIMEOUT_S)
-    late = threading.Timer(timeout_s, channel.close)  # wakes whoever waits on the channel
+    expired = threading.Event()
+    late = threading.Timer(timeout_s, _expire, (channel, expired))
     late.start()
     try:
         channel.exec_command(command)
@@ -142,14 +147,30 @@ def _exchange(connection: Any, command: str, stdin: bytes, timeout_s: float) -> 
             output = _read(channel.recv)
         rc = channel.recv_exit_status()
     finally:
-        expired = not late.is_alive()
         late.cancel()
-        channel.close()
-    if expired:
+        _close(channel)
+    if expired.is_set():
         raise Unreachable(f"A command did not end within {timeout_s:.0f} s; its link was closed.")
-    if rc < 0 and not connection.is_connected:
+    if rc < 0 and _has_ended(connection.transport):
         raise Unreachable("The link broke before a command had ended.")
     return Completed(KILLED if rc < 0 else rc, output, errors.result())
+
+
+def _has_ended(transport: Any) -> bool:
+    """Whether the link itself ended; its thread wakes the channels a moment before it does."""
+    transport.join(1.0)
+    return not transport.is_alive()
+
+
+def _expire(channel: Any, expired: threading.Event) -> None:
+    expired.set()
+    _close(channel)
+
+
+def _close(channel: Any) -> None:
+    """Wakes whoever waits on the channel; its link may have ended before."""
+    with suppress(paramiko.SSHException, OSError, EOFError):
+        channel.close()
 
 
 def _feed(channel: Any, data: bytes) -> None:

@@ -1,0 +1,1 @@
+"""gpujob's own trainer: TRL, PEFT and DeepSpeed behind one JSON file."""
