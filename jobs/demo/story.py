@@ -71,8 +71,8 @@ def wait_for_checkpoints(run: str, count: int) -> None:
 
 def kill_the_box(run: str) -> int:
     """SIGKILL to the one process that everything on the box lives under; the step it had reached."""
-    box = next(iter(sorted((PLACE / "state" / "local").glob("*/instance.json"))))
-    pid = json.loads(box.read_text())["pid"]
+    identity = next((PLACE / "state" / "local").glob("*/identity"))
+    pid = int(identity.read_text().splitlines()[1].split()[0])
     step = last_step(run)
     print(f"\n*** killing the box without warning at step {step} (kill -9 {pid}) ***", flush=True)
     os.kill(pid, signal.SIGKILL)

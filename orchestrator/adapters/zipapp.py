@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import zipfile
+from importlib.util import find_spec
 from pathlib import Path
 
-import remote
 from orchestrator.adapters.hashes import hash_file
+from orchestrator.errors import Missing
 from remote.contract import Manifest
 
+REINSTALL = "pip install --force-reinstall gpujob"
 # Fixed, so that the same code makes the same bytes; the first moment that a zip can tell.
 MOMENT = (1980, 1, 1, 0, 0, 0)
 MAIN = b"""import sys
@@ -40,7 +42,10 @@ def library() -> tuple[Path, Manifest]:
 
 
 def _root() -> Path:
-    return Path(next(iter(remote.__path__))).absolute().parent
+    found = find_spec("remote")
+    if found is None or not found.submodule_search_locations:
+        raise Missing("The installation is damaged: it has no package `remote`.", hint=REINSTALL)
+    return Path(next(iter(found.submodule_search_locations))).absolute().parent
 
 
 def _files(root: Path, folder: str) -> list[str]:

@@ -14,7 +14,7 @@ from remote.trainer.arguments import arguments, deepspeed_config
 from remote.trainer.model import load_tokenizer, lora_config
 from remote.trainer.problems import TrainError
 from remote.trainer.settings import Lora, parse
-from remote.trainer.tiny import build
+from remote.trainer.tiny_model import build
 
 # The libraries' notes to each other are no failure of ours.
 pytestmark = [pytest.mark.trainer, pytest.mark.filterwarnings("ignore::FutureWarning")]
