@@ -150,6 +150,7 @@ class Shell(Protocol):
     def close(self) -> None: ...
 
 
+# Told the bytes that are verified so far, those of earlier tries included.
 Progress = Callable[[int], None]
 
 
@@ -168,7 +169,7 @@ class Stream(Protocol):
         self, name: str, generation: int, into: Path, manifest: Manifest, progress: Progress
     ) -> None:
         """Fill the folder `into` (a `.partial`, kept across failures) with the checkpoint's
-        files, each verified against `manifest` and fsynced. `progress` is told bytes received."""
+        files, each verified against `manifest` and fsynced."""
         ...
 
     def ack(self, name: str, generation: int) -> None:

@@ -45,7 +45,7 @@ class Transfers:
 
     def moved(self, reports: Sequence[int], now: datetime) -> None:
         if reports:
-            self._received += sum(reports)
+            self._received = reports[-1]
             self.moving_at = now
 
     def done(self) -> Seal:

@@ -260,7 +260,7 @@ def test_a_private_home_needs_a_namespace(tmp_path: Path) -> None:
 
 
 def test_without_sshd_the_package_is_named(tmp_path: Path) -> None:
-    with pytest.raises(Missing, match="sshd, .* not installed") as caught:
+    with pytest.raises(Missing, match=r"sshd, .* not installed") as caught:
         find_tools(str(tmp_path))
     assert "openssh-server" in str(caught.value.hint)
 
