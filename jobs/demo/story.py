@@ -3,6 +3,7 @@ new one, mirror, pull, tear down. It types the commands that a person would type
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -10,6 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 PLACE = ROOT / ".demo"
 JOB = ROOT / "jobs" / "demo.yaml"
+WITNESS = PLACE / "witness.jsonl"
 GPUJOB = [sys.executable, "-m", "orchestrator.cli"]
 KILL_AFTER = 3
 DEADLINE_S = 240.0
@@ -30,7 +33,10 @@ def main() -> int:
     _fresh_place()
     make_inputs()
     say("launch jobs/demo.yaml --yes --detach")
-    run = gpujob("launch", str(JOB), "--yes", "--detach").split("launched ")[1].split()[0]
+    witness = f"env.TRAINER_WITNESS={WITNESS}"
+    said = gpujob("launch", str(JOB), "--yes", "--detach", "--set", witness)
+    print(said, end="")
+    run = said.split("launched ")[1].split()[0]
     try:
         return tell(run)
     except BaseException:
@@ -42,22 +48,22 @@ def main() -> int:
 def tell(run: str) -> int:
     """Train, kill the box, watch it recover, pull, tear down, and say what happened."""
     wait_for_checkpoints(run, KILL_AFTER)
-    killed_step = kill_the_box(run)
+    killed_step, killed_at = kill_the_box(run), time.time()
     say(f"watch {run}")
     gpujob("watch", run, show=True)
     say("pull checkpoint-30 --to .demo/pulled")
     print(gpujob("pull", f"{run}:checkpoint-30", "--to", str(PLACE / "pulled")), end="")
     say(f"teardown {run}")
     print(gpujob("teardown", run), end="")
-    return conclude(run, killed_step)
+    return conclude(run, killed_step, killed_at)
 
 
 def make_inputs() -> None:
     """Chat examples from the standard library's own documentation, and a tiny model for them."""
     data = PLACE / "data"
-    python("jobs/demo/make_data.py", "--out", str(data / "chat.parquet"))
-    python("-m", "remote.trainer.tiny", "--out", str(PLACE / "model"), "--texts",
-           str(data / "chat.parquet"))  # fmt: skip
+    texts = str(PLACE / "text.txt")
+    python("jobs/demo/make_data.py", "--out", str(data / "chat.parquet"), "--texts", texts)
+    python("-m", "remote.trainer.tiny", "--out", str(PLACE / "model"), "--texts", texts)
 
 
 def wait_for_checkpoints(run: str, count: int) -> None:
@@ -79,7 +85,7 @@ def kill_the_box(run: str) -> int:
     return step
 
 
-def conclude(run: str, killed_step: int) -> int:
+def conclude(run: str, killed_step: int, killed_at: float) -> int:
     events = [json.loads(line) for line in gpujob("events", run, "--json").splitlines()]
     resumed = [each["data"]["resume"] for each in events if each["kind"] == "attempt.intended"]
     step = resumed[-1]["step"] if resumed[-1] else 0
@@ -101,11 +107,28 @@ def conclude(run: str, killed_step: int) -> int:
         *([] if len(names) >= 6 else [f"only {len(names)} checkpoints are here"]),
         *([] if last < first else ["the loss did not fall"]),
         *([] if len(resumed) == 2 and step > 0 else ["it did not resume"]),
+        *compare_with_the_witness(step, killed_at),
         *left_behind(),
     ]
     for problem in problems:
         print(f"  PROBLEM        {problem}")
     return 1 if problems else 0
+
+
+def compare_with_the_witness(resumed_step: int, killed_at: float) -> list[str]:
+    """What the trainer itself recorded of its files, against the bytes that are here."""
+    problems = []
+    lines = [json.loads(line) for line in WITNESS.read_text().splitlines()]
+    for name, record in {each["name"]: each for each in lines}.items():
+        for path, digest in record["files"].items():
+            file = PLACE / "checkpoints" / name / path
+            if not file.is_file() or hashlib.sha256(file.read_bytes()).hexdigest() != digest:
+                problems.append(f"{name}/{path} is not what the trainer wrote")
+    safe = [each["name"] for each in lines if each["complete_at"] <= killed_at - 3]
+    due = max((int(name.rpartition("-")[2]) for name in safe if "-" in name), default=0)
+    if resumed_step < due:
+        problems.append(f"checkpoint-{due} was complete 3 s before the kill and was not used")
+    return problems
 
 
 def left_behind() -> list[str]:

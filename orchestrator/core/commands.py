@@ -46,8 +46,9 @@ def trainer_env(plan: Plan, run: str, attempt: Attempt, world_size: int) -> dict
 def own_trainer_command() -> str:
     """How a `train:` job starts `remote.trainer`: one process a rank."""
     root = '"$HOME/.gpujob/{run_id}'
+    # The work folder is yours: a package of yours named `remote` must not be taken for ours.
     return (
-        f'PYTHONPATH={root}/lib"${{PYTHONPATH:+:$PYTHONPATH}} '
+        f'PYTHONSAFEPATH=1 PYTHONPATH={root}/lib"${{PYTHONPATH:+:$PYTHONPATH}} '
         f'exec python3 -m remote.trainer.launch --ranks {{gpus}} {root}/train.json"'
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import time
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -17,7 +17,8 @@ from transformers import TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from remote.contract import PROTOCOL
-from remote.trainer.marker import PIN_TIMEOUT_S, Pins, mark, unmark_after
+from remote.trainer.marker import PIN_TIMEOUT_S, Pins, listed, mark, unmark_after
+from remote.trainer.witness import witness
 
 LOGGED = ("loss", "grad_norm", "learning_rate", "eval_loss")
 
@@ -59,7 +60,7 @@ class Metrics(TrainerCallback):
             return
         if "loss" in record:
             record.update(self._speed(float(logs.get("num_tokens", 0.0))))
-        at = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        at = datetime.now(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         line = {"v": PROTOCOL, "step": state.global_step, "at": at, "max_steps": state.max_steps}
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({**line, **record}) + "\n")
@@ -101,6 +102,7 @@ class Completeness(TrainerCallback):
                 world_size=PartialState().num_processes,
                 subfolders=subfolders,
             )
+            witness(folder, name, listed(folder))
             print(f"checkpoint {name} is complete at step {state.global_step}", flush=True)
             if not self._pins.wait(name, nonce):
                 self._warn(name)

@@ -78,6 +78,12 @@ def unmark_after(output_dir: Path, step: int) -> None:
             (folder / MARKER).unlink(missing_ok=True)
 
 
+def listed(folder: Path) -> list[str]:
+    """The paths that the marker of `folder` names."""
+    record = json.loads((folder / MARKER).read_text(encoding="utf-8"))
+    return [str(each["path"]) for each in record["files"]]
+
+
 def _files(folder: Path, subfolders: bool) -> Iterator[dict[str, Any]]:
     for path in sorted(folder.rglob("*") if subfolders else folder.iterdir()):
         hidden_marker = path.name == MARKER or path.name.startswith(f".{MARKER}.")

@@ -1,6 +1,6 @@
 """Chat examples from real text that every machine has: the standard library's documentation.
 
-    python examples/demo/make_data.py --out data/chat.parquet [--texts data/text.txt]
+    python jobs/demo/make_data.py --out data/chat.parquet [--texts data/text.txt]
 
 The user asks what a function or class does; the assistant answers with its docstring.
 The same Python gives the same rows. Needs pyarrow, and no network.
