@@ -3,7 +3,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 # A plain `torch` would bring several GB of CUDA; give TORCH=… to choose another build.
 TORCH ?= torch==2.13.0
-SOURCES := orchestrator remote jobs benchmarks tests
+SOURCES := orchestrator remote jobs benchmarks tests scripts
 
 .PHONY: help demo test check fix bench docs clean
 help:            ## this list
@@ -20,6 +20,7 @@ check: $(VENV)/ready   ## ruff, mypy strict, import rules
 	$(VENV)/bin/ruff check $(SOURCES)
 	$(VENV)/bin/mypy
 	$(PY) -m pytest -q tests/test_architecture.py
+	$(PY) scripts/write_cli_docs.py --check
 
 fix: $(VENV)/ready   ## format, and mend what ruff can
 	$(VENV)/bin/ruff format $(SOURCES)

@@ -76,7 +76,7 @@ def wait_for_checkpoints(run: str, count: int) -> None:
 
 
 def kill_the_box(run: str) -> int:
-    """SIGKILL to the one process that everything on the box lives under; the step it had reached."""
+    """SIGKILL to the process that all of the box lives under; the step it had reached."""
     identity = next((PLACE / "state" / "local").glob("*/identity"))
     pid = int(identity.read_text().splitlines()[1].split()[0])
     step = last_step(run)

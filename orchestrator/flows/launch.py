@@ -20,6 +20,7 @@ from orchestrator.ports import Ledger, Provider, Trees
 
 PHASE = "main"
 DEFAULT_DISK_GB = 20
+TRAINER_CACHE = ".trainer-cache/"
 
 
 @dataclass(frozen=True)
@@ -154,7 +155,7 @@ def _uploads(job: Job, trees: Trees) -> tuple[Upload, ...]:
     code = job.local(job.code.path).resolve()
     if not code.is_dir():
         raise BadJobFile(f"code.path: {code} is not a folder", hint="correct `code: {path: …}`")
-    kept_out = [*job.code.exclude, *_own_output(job, code)]
+    kept_out = [*job.code.exclude, *_own_output(job, code), TRAINER_CACHE]
     uploads = [_upload(trees, "code", code, "", kept_out)]
     return (*uploads, *(_data(job, item, trees) for item in job.data))
 

@@ -146,7 +146,11 @@ CASES: dict[str, tuple[tuple[Told, ...], Seen, Action | type[Action]]] = {
         seen(busy=frozenset({f"terminate:{BOX}"})),
         Wait,
     ),
-    "a box proven gone is replaced": ((*TRAINING, lost(), terminating(), gone()), GONE, Create(CHEAP)),
+    "a box proven gone is replaced": (
+        (*TRAINING, lost(), terminating(), gone()),
+        GONE,
+        Create(CHEAP),
+    ),
     "too many losses end the run": (
         (*TRAINING, lost(), gone(), *[each for n in (2, 3) for each in (
             intended(f"demo-1-{n}"), created(f"demo-1-{n}"), lost(f"demo-1-{n}"),

@@ -1,0 +1,122 @@
+"""What `launch --dry-run` prints, word for word: the value that `launch` executes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from kit.clock import ManualClock
+
+from orchestrator.adapters.local import LocalProvider
+from orchestrator.adapters.tree import LocalTrees
+from orchestrator.core.codec import from_json, to_json
+from orchestrator.core.offer import Need, Offer
+from orchestrator.core.plan import Plan
+from orchestrator.core.spec import load_job
+from orchestrator.errors import BadJobFile, NoCapacity
+from orchestrator.flows.launch import Shop, make_plan, secret_values
+from orchestrator.views.plan import plan_json, plan_text
+
+JOB = """
+name: my-sft
+resources: {gpu: [cpu:2, cpu:4]}
+budget: {usd: 40, hours: 10}
+data: [{from: chat.jsonl, to: data/}]
+secrets: [HF_TOKEN]
+setup: pip install -r requirements.txt
+run: python train.py {resume}
+checkpoints: {path: out, resume: {args: "--from {checkpoint}"}}
+"""
+
+TEXT = """\
+job          my-sft
+instance     cpu:2 from local (cpu-2)
+price        $1.50/h
+  or         cpu:4 from local at $3.00/h
+ceiling      $30.00 for the whole run
+code         2 files, 22 B: [HERE] -> .
+  not        .env (secrets and keys never travel)
+data         1 file, 3 B: [HERE] -> data
+secrets      HF_TOKEN (a 0600 file on the box)
+setup        pip install -r requirements.txt
+run          python train.py {resume}
+checkpoints  out on the box -> [HERE]/checkpoints/my-sft/{run_id}/main
+recovery     10 lost instances, 2 crashes"""
+
+
+class Priced(LocalProvider):
+    """The local provider as if a core cost 75 cents an hour."""
+
+    def offers(self, need: Need) -> Sequence[Offer]:
+        return [
+            Offer("local", f"cpu-{n}", "cpu", n, 8, 16, need.disk_gb, 0.75 * n)
+            for _, n in need.gpus
+        ]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "job.yaml").write_text(JOB)
+    (tmp_path / "train.py").write_text("print()\n")
+    (tmp_path / ".gitignore").write_text("job.yaml\n*.jsonl\n")
+    (tmp_path / "chat.jsonl").write_text("{}\n")
+    (tmp_path / ".env").write_text("HF_TOKEN=from-the-file\n")
+    return tmp_path
+
+
+def shop(folder: Path) -> Shop:
+    provider = Priced(folder / "local", clock=ManualClock())
+    return Shop(LocalTrees(), {"local": provider}, lambda mirror: None)
+
+
+def plan_of(folder: Path, *overrides: str) -> Plan:
+    return make_plan(load_job(folder / "job.yaml", overrides), shop(folder))
+
+
+def test_the_plan_in_words(folder: Path) -> None:
+    text = plan_text(plan_of(folder)).replace(str(folder), "[HERE]")
+    lines = [line for line in text.splitlines() if not line.startswith("  not")]
+    expected = [line for line in TEXT.splitlines() if not line.startswith("  not")]
+    assert lines == [line.replace("22 B", "25 B") for line in expected]
+
+
+def test_the_plan_survives_json_whole(folder: Path) -> None:
+    plan = plan_of(folder)
+    again = from_json(Plan, json.loads(json.dumps(to_json(plan))))
+    assert again == plan
+    assert again.uploads[0].tree == plan.uploads[0].tree
+
+
+def test_the_printed_json_holds_no_file_lists(folder: Path) -> None:
+    record = json.loads(plan_json(plan_of(folder)))
+    assert record["ceiling_usd"] == 30
+    assert record["uploads"][1]["digest"] == plan_of(folder).uploads[1].digest
+    assert "manifest" not in record["uploads"][0]
+
+
+def test_a_price_ceiling_drops_dear_offers(folder: Path) -> None:
+    assert [o.id for o in plan_of(folder, "budget.usd_per_hour=2").offers] == ["cpu-2"]
+    with pytest.raises(NoCapacity, match="2 cost more"):
+        plan_of(folder, "budget.usd_per_hour=1")
+
+
+def test_a_secret_comes_from_the_environment_before_the_file(folder: Path) -> None:
+    plan = plan_of(folder)
+    assert secret_values(plan, {"HF_TOKEN": "env"}, folder / ".env") == {"HF_TOKEN": "env"}
+    assert secret_values(plan, {}, folder / ".env") == {"HF_TOKEN": "from-the-file"}
+    with pytest.raises(BadJobFile, match="HF_TOKEN"):
+        secret_values(plan, {}, folder / "none")
+    with pytest.raises(BadJobFile, match="more than one line") as error:
+        secret_values(plan, {"HF_TOKEN": "a\nb"}, folder / ".env")
+    assert "a\nb" not in str(error.value)
+
+
+def test_checkpoints_that_came_home_are_no_code(folder: Path) -> None:
+    before = plan_of(folder).uploads[0].digest
+    (folder / "checkpoints" / "my-sft").mkdir(parents=True)
+    (folder / "checkpoints" / "my-sft" / "weights").write_text("x")
+    (folder / "out").mkdir()
+    (folder / "out" / "weights").write_text("x")
+    assert plan_of(folder).uploads[0].digest == before
