@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.core.facts import to_event
+from orchestrator.core.redact import Redactor
 from orchestrator.core.run import Lease
 from orchestrator.ports import Clock, Ledger
 from remote.contract import ContractError, Fact
@@ -34,11 +35,14 @@ class Heard:
 class Link:
     """One run's ear. After a reconnect nothing is lost and nothing counts twice."""
 
-    def __init__(self, lease: Lease, ledger: Ledger, clock: Clock, folder: Path) -> None:
+    def __init__(
+        self, lease: Lease, ledger: Ledger, clock: Clock, folder: Path, redactor: Redactor
+    ) -> None:
         self._lease = lease
         self._ledger = ledger
         self._clock = clock
         self._folder = folder
+        self._redactor = redactor
         self._heard: dict[str, Heard] = {}
         self._silent: dict[str, datetime] = {}
 
@@ -95,6 +99,8 @@ class Link:
         except ContractError as error:
             log.warning("%s: refused fact %s: %s", instance, fact.kind, error)
             event = None
+        if event:
+            event = (event[0], self._redactor.any(event[1]))
         self._ledger.append_fact(
             self._lease.run, fact, int(said["end"]), event, epoch=self._lease.epoch
         )
@@ -105,8 +111,14 @@ class Link:
             raise ContractError(f"{name} goes on at {offset!r}, and {size} bytes are here")
         path = self._path(instance, name)
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with path.open("ab") as file:
-            file.write(data[size - offset :])
+        path.touch(mode=0o600)
+        # A secret may be split over two reads: look again at the end of what is here.
+        back = min(size, max(0, self._redactor.longest - 1))
+        with path.open("r+b") as file:
+            file.seek(size - back)
+            seen = file.read(back)
+            file.seek(size - back)
+            file.write(self._redactor.data(seen + data[size - offset :]))
 
     def _size(self, instance: str, name: str) -> int:
         path = self._path(instance, name)

@@ -32,6 +32,7 @@ from orchestrator.core.decide import (
     decide,
 )
 from orchestrator.core.plan import Plan
+from orchestrator.core.redact import Redactor, secret_values
 from orchestrator.core.run import Instance, Lease, Run
 from orchestrator.errors import (
     GpujobError,
@@ -86,7 +87,8 @@ class Stepper:
         self._gave_up: dict[str, str] = {}
         self._ended: set[str] = set()
         self._create_ended_at: dict[str, datetime] = {}
-        self.link = Link(lease, world.ledger, world.clock, self._folder)
+        self._redactor = Redactor(_known_secrets(self._folder / "secrets.env"))
+        self.link = Link(lease, world.ledger, world.clock, self._folder, self._redactor)
         self.transfers = Transfers()
         self.last: Action = Wait("nothing yet")
 
@@ -120,7 +122,8 @@ class Stepper:
         return self._world.clock.now()
 
     def _record(self, kind: str, **data: Any) -> None:
-        self._world.ledger.append(self.lease.run, kind, data, epoch=self.lease.epoch)
+        told = self._redactor.any(data)
+        self._world.ledger.append(self.lease.run, kind, told, epoch=self.lease.epoch)
 
     def _begin(self, key: str, fn: Callable[..., Any], *arguments: Any) -> None:
         self._world.tasks.start(f"{self.lease.run}/{key}", lambda context: fn(context, *arguments))
@@ -146,7 +149,8 @@ class Stepper:
             self._backoff.cleared(key)
             self._succeeded(verb, rest, key, task.result)
         else:
-            log.info("%s %s failed: %s", self.lease.run, key, describe(task.error))
+            said = self._redactor.any(describe(task.error))
+            log.info("%s %s failed: %s", self.lease.run, key, said)
             self._failed(verb, rest, key, task.error)
 
     def _succeeded(self, verb: str, rest: str, key: str, result: Any) -> None:
@@ -403,6 +407,10 @@ class Stepper:
             agent=world.agent(),
             library=world.library(),
         )
+
+
+def _known_secrets(path: Path) -> list[str]:
+    return secret_values(path.read_text()) if path.exists() else []
 
 
 def summary(stepper: Stepper) -> Mapping[str, Any]:

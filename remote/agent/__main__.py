@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from typing import Any, Callable, Dict, List, Optional
 
@@ -22,7 +21,6 @@ def main(words: Optional[List[str]] = None) -> int:
     """Run one command; its exit code. An error is `{"v":1,"error":…}` and 1."""
     options = _parser().parse_args(words)
     root = Root.at(options.root)
-    os.umask(0o077)
     try:
         root.path.mkdir(parents=True, exist_ok=True, mode=0o700)
         code: int = options.run(root, options)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
-from typing import Any, Dict, List, Mapping, Optional, Set, Tuple
+from typing import Any, Dict, Iterable, List, Mapping, Optional, Set, Tuple
 
 from remote.contract import ContractError, check_path, check_version
 
@@ -107,7 +107,7 @@ def final(files: Files, texts: Texts) -> Verdict:
     return Verdict(missing, step, last)
 
 
-def weights(files: Files) -> List[str]:
+def weights(files: Iterable[str]) -> List[str]:
     """The files among `files` that hold a model or adapter."""
     return [path for path in files if path.endswith((".safetensors", ".bin"))]
 
@@ -229,5 +229,3 @@ def _state(texts: Texts) -> Tuple[Dict[str, Any], Optional[str]]:
 
 def _number(value: Any) -> Optional[int]:
     return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
-
-

@@ -11,7 +11,7 @@ import os
 import stat
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Dict, Optional, Set
+from typing import Optional, Set
 
 from remote.agent.copies import Copies
 from remote.agent.layouts import SENTINEL, STATE

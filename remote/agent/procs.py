@@ -42,7 +42,7 @@ class Process:
     def alive(self) -> bool:
         return Process.of(self.pid) == self
 
-    def signal(self, number: signal.Signals) -> bool:
+    def send(self, number: signal.Signals) -> bool:
         """Send a signal to this process, and to no successor of its pid. Whether it was there."""
         if not self.alive:
             return False
@@ -51,7 +51,7 @@ class Process:
             return True
         return False
 
-    def signal_group(self, number: signal.Signals) -> bool:
+    def send_group(self, number: signal.Signals) -> bool:
         """The same for the whole process group that this process leads."""
         if not self.alive:
             return False
@@ -91,7 +91,7 @@ def environment(process: Process, name: str) -> Optional[str]:
 
 
 def pids() -> Iterator[int]:
-    for name in os.listdir(PROC):  # noqa: PTH208  (three times as fast, and asked often)
+    for name in os.listdir(PROC):
         if name.isdigit():
             yield int(name)
 

@@ -232,10 +232,9 @@ def _check(job: Job, path: str, found: os.stat_result) -> None:
 
 def _clone(stream: BinaryIO, target: Path) -> bool:
     """Share the blocks, copied on write, where the file system can."""
-    with target.open("xb") as copy:
-        with contextlib.suppress(OSError):
-            fcntl.ioctl(copy.fileno(), _FICLONE, stream.fileno())
-            return True
+    with target.open("xb") as copy, contextlib.suppress(OSError):
+        fcntl.ioctl(copy.fileno(), _FICLONE, stream.fileno())
+        return True
     target.unlink()
     return False
 

@@ -41,7 +41,7 @@ class Spec:
         try:
             spec = _from_json(record)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise ContractError("spec.json is wrong: %s %s" % (type(error).__name__, error))
+            raise ContractError("spec.json is wrong: %r" % error) from error
         if spec.attempt != attempt:
             raise ContractError("spec.json is of attempt %d, not %d" % (spec.attempt, attempt))
         return spec

@@ -52,9 +52,9 @@ def stop(root: Root, number: int, name: str) -> Dict[str, Any]:
     trainer, wrapper = attempt.trainer, attempt.wrapper
     ends = [each for each in (trainer, wrapper) if each]
     below = descendants(ends) if name == "KILL" else []
-    signalled = bool(trainer and trainer.signal_group(signal.Signals["SIG" + name]))
+    signalled = bool(trainer and trainer.send_group(signal.Signals["SIG" + name]))
     for process in below:
-        signalled = process.signal(signal.SIGKILL) or signalled
+        signalled = process.send(signal.SIGKILL) or signalled
     return {"signalled": signalled}
 
 

@@ -12,7 +12,6 @@ import ctypes
 import os
 import signal
 import subprocess
-import sys
 import time
 from typing import Any, Dict, List, Optional, Tuple
 
@@ -123,7 +122,7 @@ def _environment(root: Root, spec: Spec) -> Dict[str, str]:
 
 
 def _pass_on(trainer: Process, number: int) -> None:
-    trainer.signal_group(signal.Signals(number))
+    trainer.send_group(signal.Signals(number))
 
 
 def _await(child: Process, screen: Screen) -> int:
@@ -157,7 +156,7 @@ def _end_leftovers(screen: Screen) -> None:
     for number in phases:
         left = _below(me)
         for process in left if number else []:
-            process.signal(number)
+            process.send(number)
         deadline = time.monotonic() + LEFTOVER_GRACE_S
         while left and time.monotonic() < deadline:
             time.sleep(TICK_S)
@@ -171,6 +170,5 @@ def _below(me: Optional[Process]) -> List[Process]:
 
 
 def _say(root: Root, text: str) -> None:
-    with root.log.open("a") as log:
-        log.write(text + "\n")
-    print(text, file=sys.stderr)
+    with root.log.open("ab") as log:
+        log.write(text.encode("utf-8", "backslashreplace") + b"\n")

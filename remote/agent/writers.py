@@ -62,7 +62,7 @@ def _by_descriptors(files: Set[Tuple[int, int]]) -> str:
 
 def _holds(process: Path, files: Set[Tuple[int, int]]) -> Optional[bool]:
     try:
-        numbers = os.listdir(process / "fd")  # noqa: PTH208
+        numbers = os.listdir(process / "fd")
     except FileNotFoundError:
         return False
     except OSError as error:
