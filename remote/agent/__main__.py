@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from typing import Any, Callable, Dict, List, Optional
+from typing import Any, Callable, Dict, List, NoReturn
 
 from remote.agent.follow import follow
 from remote.agent.paths import Root
@@ -17,8 +17,12 @@ from remote.agent.trainer import run_trainer
 from remote.contract import PROTOCOL, ContractError
 
 
-def main(words: Optional[List[str]] = None) -> int:
-    """Run one command; its exit code. An error is `{"v":1,"error":…}` and 1."""
+def main() -> NoReturn:
+    """Run the command of argv and exit. An error is `{"v":1,"error":…}` and 1."""
+    sys.exit(_run(sys.argv[1:]))
+
+
+def _run(words: List[str]) -> int:
     options = _parser().parse_args(words)
     root = Root.at(options.root)
     try:
@@ -82,4 +86,4 @@ def _say(record: Dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -177,8 +177,10 @@ def _missing_weights(
         return None
     if any(name in files for name in (*_WHOLE_WEIGHTS, _FSDP_WEIGHTS)):
         return None
-    if any(name in files for name in _ADAPTERS):
-        return None if "adapter_config.json" in files else "adapter_config.json"
+    adapter = next((name for name in _ADAPTERS if name in files), None)
+    if adapter or "adapter_config.json" in files:
+        config = None if "adapter_config.json" in files else "adapter_config.json"
+        return config if adapter else _ADAPTERS[0]
     if deepspeed and deepspeed.is_zero3:
         return deepspeed.missing(ranks)  # not gathered: the weights are in the shards alone
     return "weights"

@@ -8,7 +8,6 @@ import subprocess
 
 from remote.agent.paths import Root
 from remote.agent.program import agent_command
-from remote.contract import shell_words
 
 SESSION = "train"
 SOCKET = "tmux.sock"  # relative to the root: a socket's path may not exceed 107 bytes
@@ -33,10 +32,11 @@ def launch(root: Root, attempt: int) -> None:
     kept the session open. Raises TmuxError."""
     check()
     window = "attempt-%d" % attempt
-    wrapper = "exec " + shell_words(agent_command("run-trainer", root, "--attempt", str(attempt)))
-    new = ["new-session", "-d", "-s", SESSION, "-n", window, "-x", "200", "-y", "50", wrapper]
+    # As words and not as one text: then no login shell stands between, which may be nologin.
+    wrapper = agent_command("run-trainer", root, "--attempt", str(attempt))
+    new = ["new-session", "-d", "-s", SESSION, "-n", window, "-x", "200", "-y", "50", *wrapper]
     if _tmux(root, "has-session", "-t", "=" + SESSION).returncode == 0:
-        new = ["new-window", "-d", "-t", "=%s:" % SESSION, "-n", window, wrapper]
+        new = ["new-window", "-d", "-t", "=%s:" % SESSION, "-n", window, *wrapper]
     done = _tmux(root, *new)
     if done.returncode != 0:
         said = done.stderr.decode(errors="replace").strip()

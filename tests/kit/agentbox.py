@@ -69,7 +69,7 @@ class AgentBox:
     def environment(self, path: str | None = None) -> dict[str, str]:
         return {"HOME": str(self.home), "PATH": path or "/usr/bin:/bin", "LANG": "C.UTF-8"}
 
-    def spec(self, attempt: int, command: str, **changes: Any) -> None:
+    def spec(self, attempt: int, command: str, /, **changes: Any) -> None:
         folder = self.root / "attempts" / str(attempt)
         folder.mkdir(parents=True, exist_ok=True)
         spec = {

@@ -23,10 +23,10 @@ def main() -> None:
         _save(options, step)
         time.sleep(options.pause)
     if options.final:
-        _write(options, options.steps, options.out, "model.safetensors", b"final weights")
-        _write(options, options.steps, options.out, "config.json", b"{}")
+        _write(options, 0, options.out, "model.safetensors", b"final weights")
+        _write(options, 0, options.out, "config.json", b"{}")
         state = _state(options.steps, options.steps)
-        _write(options, options.steps, options.out, "trainer_state.json", state)
+        _write(options, 0, options.out, "trainer_state.json", state)
     raise SystemExit(options.rc)
 
 

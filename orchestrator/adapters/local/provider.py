@@ -31,7 +31,7 @@ class LocalProvider:
     """
 
     name = "local"
-    capabilities = Capabilities(host_keys=True, boot_deadline_s=30.0)
+    capabilities = Capabilities(host_keys=True, poll_s=0.5, boot_deadline_s=30.0)
 
     def __init__(
         self,

@@ -1,0 +1,140 @@
+"""Pins: what the trainer deletes, replaces or still writes is held as it is."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from remote.agent.copies import Copies
+from remote.agent.pin import Pin
+from remote.agent.scan import list_tree
+
+
+@pytest.fixture
+def copies(tmp_path: Path) -> Iterator[Copies]:
+    made = Copies(tmp_path / "copying")
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    folder = tmp_path / "checkpoint-10"
+    (folder / "deep").mkdir(parents=True)
+    (folder / "a").write_bytes(b"first")
+    (folder / "deep/b").write_bytes(b"second")
+    return folder
+
+
+def look(pin: Pin, source: Path, now: float = 0.0) -> None:
+    pin.update(source, list_tree(source), now)
+
+
+def held(pin: Pin) -> dict[str, bytes]:
+    return {path: (pin.folder / path).read_bytes() for path in pin.current}
+
+
+@pytest.fixture
+def pin(tmp_path: Path, copies: Copies, source: Path) -> Pin:
+    made = Pin.open(tmp_path / "pins", "checkpoint-10", 1, copies, 0.0)
+    look(made, source)
+    return made
+
+
+def test_links_share_the_inode_and_survive_the_deletion(pin: Pin, source: Path) -> None:
+    assert (pin.folder / "a").stat().st_ino == (source / "a").stat().st_ino
+    shutil.rmtree(source)
+    look(pin, source)
+    assert pin.gone
+    assert held(pin) == {"a": b"first", "deep/b": b"second"}
+
+
+def test_what_is_removed_while_the_folder_stays_is_not_part_of_it(pin: Pin, source: Path) -> None:
+    (source / "a").unlink()
+    look(pin, source)
+    assert held(pin) == {"deep/b": b"second"}
+
+
+def test_writing_goes_on_under_the_link(pin: Pin, source: Path) -> None:
+    with (source / "a").open("ab") as file:
+        file.write(b" and more")
+    look(pin, source, now=5.0)
+    assert held(pin)["a"] == b"first and more"
+    assert pin.changed_at == 5.0 and pin.is_whole
+
+
+def test_a_replaced_file_is_linked_again(pin: Pin, source: Path) -> None:
+    (source / "new").write_bytes(b"other")
+    (source / "new").replace(source / "a")
+    look(pin, source)
+    assert held(pin)["a"] == b"other"
+
+
+def test_a_temporary_name_is_forgotten(pin: Pin, source: Path) -> None:
+    (source / ".c.tmp").write_bytes(b"third")
+    look(pin, source)
+    (source / ".c.tmp").rename(source / "c")
+    look(pin, source)
+    assert "c" in pin.files and ".c.tmp" not in pin.files
+
+
+def test_links_to_elsewhere_and_pipes_are_left_alone(pin: Pin, source: Path) -> None:
+    (source / "secret").symlink_to("/etc/hostname")
+    (source / "way").symlink_to("/etc")
+    os.mkfifo(source / "pipe")
+    look(pin, source)
+    assert set(pin.files) == {"a", "deep/b"}
+
+
+def test_stillness_counts_looks_at_the_same_picture(pin: Pin, source: Path) -> None:
+    look(pin, source, 1.0)
+    look(pin, source, 2.0)
+    assert (pin.changed_at, pin.looks) == (0.0, 3)
+    (source / "d").touch()
+    look(pin, source, 3.0)
+    assert (pin.changed_at, pin.looks) == (3.0, 1)
+
+
+def test_a_new_supervisor_takes_the_pin_over(pin: Pin, source: Path, copies: Copies) -> None:
+    again = Pin.open(pin.folder.parent, "checkpoint-10", 1, copies, 9.0)
+    look(again, source, 9.0)
+    assert again.files == pin.files and again.is_whole and not again.copied
+
+
+SHM = Path("/dev/shm")
+
+
+@pytest.mark.skipif(
+    not SHM.is_dir() or SHM.stat().st_dev == Path("/tmp").stat().st_dev,
+    reason="needs a second file system, where links fail",
+)
+def test_where_links_fail_it_copies(tmp_path: Path, copies: Copies) -> None:
+    source = SHM / f"gpujob-{os.getpid()}-{tmp_path.name}"
+    source.mkdir()
+    try:
+        (source / "a").write_bytes(b"first")
+        pin = Pin.open(tmp_path / "pins", "checkpoint-10", 1, copies, 0.0)
+        _settle(pin, source)
+        assert held(pin) == {"a": b"first"} and pin.copied == {"a"}
+        (source / "a").write_bytes(b"second, longer")
+        look(pin, source)
+        assert not pin.is_whole
+        _settle(pin, source)
+        assert held(pin) == {"a": b"second, longer"}
+    finally:
+        (source / "a").unlink()
+        source.rmdir()
+    look(pin, source)
+    assert held(pin) == {"a": b"second, longer"}
+
+
+def _settle(pin: Pin, source: Path) -> None:
+    for _ in range(1000):
+        look(pin, source)
+        if pin.is_whole:
+            return
+    raise AssertionError(f"never whole: {pin}")
