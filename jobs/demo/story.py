@@ -23,8 +23,8 @@ WITNESS = PLACE / "witness.jsonl"
 GPUJOB = [sys.executable, "-m", "orchestrator.cli"]
 KILL_AFTER = 3
 DEADLINE_S = 240.0
-# RunPod, secure cloud, RTX 4090; read on 2026-08-20 from its public price list.
-GPU, USD_PER_HOUR = "RTX 4090", 0.69
+# Thunder Compute, one H100; read on 2026-08-08 from its public price page. Prices drift.
+GPU, USD_PER_HOUR = "H100", 2.19
 
 _tick = threading.Event()
 
@@ -132,7 +132,17 @@ def compare_with_the_witness(resumed_step: int, killed_at: float) -> list[str]:
 
 
 def left_behind() -> list[str]:
-    """Processes of the demo that still live, by the folder that they were told of."""
+    """Processes of the demo that still live; the daemon has a moment to see that nothing is
+    left to do."""
+    for _ in range(40):
+        if not living():
+            return []
+        _tick.wait(0.25)
+    return living()
+
+
+def living() -> list[str]:
+    """By the folder that they were told of."""
     found = []
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit() or int(entry.name) == os.getpid():

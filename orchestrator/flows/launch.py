@@ -219,7 +219,7 @@ def _checkpoints(job: Job, spec: Checkpoints) -> CheckpointPlan:
     return CheckpointPlan(
         path=spec.path.rstrip("/"),
         layout=spec.layout if isinstance(spec.layout, str) else "custom",
-        mirror=str(job.local(mirror).absolute()),
+        mirror=str(job.local(mirror).resolve()),
         resume=ResumePlan(spec.resume.args, spec.resume.env, spec.resume.place or ""),
     )
 

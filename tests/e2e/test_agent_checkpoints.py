@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import signal
+import time
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -120,6 +121,38 @@ def test_a_killed_supervisor_is_succeeded_and_nothing_is_sealed_twice(box: Agent
     for boot in boots:
         seqs = [fact.seq for fact in box.facts() if fact.boot == boot]
         assert seqs == list(range(1, len(seqs) + 1))
+
+
+def test_killed_again_and_again_it_seals_everything_once(box: AgentBox) -> None:
+    options = ("--steps", "120", "--every", "10", "--pause", "0.3", "--size", "3000000")
+    box.spec(1, box.writer(*options))
+    box.start()
+    for turn in range(10):
+        time.sleep(0.1 + 0.07 * turn)
+        os.kill(box.agent_pid(), signal.SIGKILL)
+        box.start()
+    box.await_fact("agent.settled")
+    told = names(box.facts("checkpoint.sealed"))
+    assert sorted(told) == sorted((f"checkpoint-{step}", 1) for step in range(10, 121, 10))
+    for name, _ in told:
+        assert sealed(box, name) == hashes(box, int(name[11:]))
+    assert box.facts("checkpoint.dropped") == [] and box.facts("agent.error") == []
+
+
+def test_a_kill_between_the_seal_and_its_fact(box: AgentBox) -> None:
+    """As if the last lines had never reached the disk."""
+    box.spec(1, box.writer("--steps", "20", "--pause", "1", "--final"))
+    box.start()
+    box.await_fact("agent.settled")
+    told = box.facts("checkpoint.sealed")
+    os.kill(box.agent_pid(), signal.SIGKILL)
+    lines = (box.root / "events.jsonl").read_bytes().splitlines(keepends=True)
+    (box.root / "events.jsonl").write_bytes(b"".join(lines[:2]))
+    box.start()
+    box.await_fact("agent.settled")
+    again = box.facts("checkpoint.sealed")
+    assert [fact.data for fact in again] == [fact.data for fact in told]
+    assert len(list((box.root / "seals").iterdir())) == 3
 
 
 def test_what_was_never_complete_is_dropped_and_a_relaunch_does_not_see_it(box: AgentBox) -> None:

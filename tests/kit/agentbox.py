@@ -67,7 +67,9 @@ class AgentBox:
         )
 
     def environment(self, path: str | None = None) -> dict[str, str]:
-        return {"HOME": str(self.home), "PATH": path or "/usr/bin:/bin", "LANG": "C.UTF-8"}
+        """As a session finds it; the login shell of a service account lets nobody in."""
+        shell = {"LANG": "C.UTF-8", "SHELL": "/usr/sbin/nologin"}
+        return {"HOME": str(self.home), "PATH": path or "/usr/bin:/bin", **shell}
 
     def spec(self, attempt: int, command: str, /, **changes: Any) -> None:
         folder = self.root / "attempts" / str(attempt)
