@@ -1,11 +1,12 @@
 """Turns a complete pin into a seal: hashed in one read, its manifest written last.
 
 A seal must not change under its manifest, and a trainer may write into an inode that it wrote
-before. So a file of a seal is a private copy where that is cheap (a clone, or a copy made by the
-read that hashes it anyway) and there is room. A larger one shares its inode by a hard link for
-as long as the trainer keeps it: a rewrite then shows in size or mtime, is never served and is
-reported. Only private files are made read-only: the mode belongs to the inode, and a trainer
-that is not root could not save to its own file again.
+before. So a file of a seal is a private copy where that is cheap: a clone, or for a small file a
+copy made by the read that hashes it anyway. A larger one is hard-linked, so that the seal is
+there soon, and copied afterwards (`private.py`) where there is room. As long as it is linked, a
+rewrite shows in size or mtime, is never served, and is reported. Only files that the trainer
+does not share are made read-only: the mode belongs to the inode, and a trainer that is not root
+could not save to its own file again.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from remote.agent.durable import read_json, utc_now, write_bytes, write_json
 from remote.agent.scan import Identity, Listing, from_json, to_json
 from remote.contract import PROTOCOL, ContractError, FileEntry, Manifest, hash_stream
 
-PRIVATE_BYTES = 512 * 1024 * 1024  # half a second of a disk's time at the most
+COPY_BYTES = 8 * 1024 * 1024
 _FICLONE = 0x40049409
 
 
@@ -187,7 +188,7 @@ class _Room:
         self._left = disk.free - max(2 * size, disk.total // 20)
 
     def take(self, size: int) -> bool:
-        if size > PRIVATE_BYTES or size > self._left:
+        if size > COPY_BYTES or size > self._left:
             return False
         self._left -= size
         return True

@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import os
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Dict, Iterator, Tuple
+from pathlib import Path
+from typing import Dict, Iterator, Set, Tuple
 
 from remote.agent.facts import Facts
 from remote.agent.known import Known
 from remote.agent.paths import Root
+from remote.agent.private import make_private
 from remote.agent.seal import Job, Seal, load_seals, make_seal
 
 KEPT = 2
@@ -24,6 +26,7 @@ class Sealer:
         self._known = known
         self._pool = ThreadPoolExecutor(1, "seal", initializer=_be_nice)
         self._jobs: Dict[str, Tuple[Job, Future[Seal]]] = {}
+        self._made_private: Set[Path] = set()
         self._seals = load_seals(root.seals)
         for seal in self._seals:
             self._remember(seal)
@@ -55,11 +58,15 @@ class Sealer:
             self._facts.tell("checkpoint.sealed", **seal.fact())
 
     def tidy(self) -> None:
-        """Report what the trainer wrote into after it was sealed; forget what the controller
+        """Report what the trainer wrote into after it was sealed, and keep it from doing so
+        where that costs little while nothing waits to be sealed; forget what the controller
         holds, but for the newest two, which a crash resumes from."""
         held = [seal for seal in self._seals if seal.is_held]
         for seal in held:
             self._report_rewritten(seal)
+            if seal.folder not in self._made_private and not self._jobs:
+                self._made_private.add(seal.folder)
+                self._pool.submit(make_private, seal)
         for seal in held[:-KEPT]:
             if seal.is_acked:
                 seal.forget()

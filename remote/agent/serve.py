@@ -113,7 +113,7 @@ class Server:
     def _restore(self, header: Header, payload: bytes) -> Reply:
         name, digest = check_name(_text(header["name"])), _text(header["digest"])
         restore(self._root, name, digest, _text(header["dest"]))
-        return {}, b""
+        return {"digest": digest}, b""
 
     def _offer(self, header: Header, payload: bytes) -> Reply:
         dest, mode = _text(header["dest"]), _text(header["mode"])

@@ -169,12 +169,12 @@ def test_restoring_copies_and_sets_aside(ask: Ask, seal: Seal, home: Path) -> No
     dest.mkdir(parents=True)
     (dest / "state").write_bytes(b"half")
     request = {"name": "checkpoint-10", "digest": seal.manifest.digest, "dest": "out/checkpoint-10"}
-    assert ask("restore", **request) == ({}, b"")
+    assert ask("restore", **request) == ({"digest": seal.manifest.digest}, b"")
     assert content(dest) == {"deep/weights": BIG, "state": b"{}"}
     assert (home / "out/_superseded/checkpoint-10/state").read_bytes() == b"half"
     inode = (dest / "state").stat().st_ino
     assert inode != (seal.folder / "tree/state").stat().st_ino
-    assert ask("restore", **request) == ({}, b"")
+    assert ask("restore", **request) == ({"digest": seal.manifest.digest}, b"")
     assert (dest / "state").stat().st_ino == inode, "what is there is left alone"
     assert sorted(path.name for path in (home / "out").iterdir()) == [
         "_superseded",
