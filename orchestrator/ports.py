@@ -376,7 +376,13 @@ class Tasks(Protocol):
         """Remove and return a finished task."""
         ...
 
-    def cancel(self, key: str) -> None: ...
+    def cancel(self, key: str) -> None:
+        """Tell a running task to end; its result is still there to take."""
+        ...
+
+    def forget(self, prefix: str) -> None:
+        """Cancel the tasks of this prefix and never tell what became of them."""
+        ...
 
 
 class Clock(Protocol):

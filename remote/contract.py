@@ -182,7 +182,7 @@ class Fact:
             return Fact(
                 instance=str(record["instance"]),
                 boot=str(record["boot"]),
-                seq=int(record["seq"]),
+                seq=check_integer(record["seq"]),
                 at=str(record["at"]),
                 kind=str(record["kind"]),
                 data=dict(record["data"]),
@@ -191,6 +191,13 @@ class Fact:
             raise
         except (KeyError, TypeError, ValueError) as error:
             raise ContractError("not a fact: %s" % error) from error
+
+
+def check_integer(value: Any) -> int:
+    """Return `value` if it is a JSON integer that fits 53 bits and is not negative, else raise."""
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**53:
+        raise ContractError("not a number that can be: %r" % (value,))
+    return value
 
 
 def check_version(record: Dict[str, Any], what: str) -> None:

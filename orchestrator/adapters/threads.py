@@ -10,7 +10,7 @@ from typing import Any
 
 from orchestrator.ports import Clock, Task, TaskContext, TaskState
 
-MAX_REPORTS = 4096
+MAX_REPORTS = 256
 
 
 @dataclass
@@ -77,6 +77,12 @@ class ThreadTasks:
             undo, running.undo = running.undo, []
         for each in undo:
             each()
+
+    def forget(self, prefix: str) -> None:
+        for key in self.all(prefix):
+            self.cancel(key)
+            with self._lock:
+                self._tasks.pop(key, None)
 
     def _work(self, running: _Running, fn: Callable[[TaskContext], Any]) -> None:
         context = TaskContext(

@@ -19,7 +19,7 @@ from orchestrator.core.run import (
     Run,
     Seal,
     Source,
-    final_is_here,
+    final_of,
 )
 
 Presence = Literal["present", "broken", "gone", "unknown"]
@@ -29,7 +29,6 @@ Presence = Literal["present", "broken", "gone", "unknown"]
 class Deadlines:
     """How long each wait may last, in seconds. Nothing waits for ever."""
 
-    create_s: float = 120.0
     boot_s: float = 600.0
     prepare_s: float = 7200.0
     start_s: float = 600.0
@@ -37,6 +36,7 @@ class Deadlines:
     stop_grace_s: float = 120.0
     drain_s: float = 7200.0
     silent_s: float = 300.0
+    deaf_s: float = 3600.0
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,8 @@ class Seen:
     been asked since, or could not answer, and UNKNOWN is never GONE. `silent` says since when a
     box has not been heard. `busy` are the keys of running tasks, `waiting` those that may not
     be tried again yet, `gave_up` those that no retry will help. `ended` are the instances whose
-    terminate call has returned to this process. `moving_at` is when a transfer last moved.
+    terminate call has returned to this process. `moving_at` is when a transfer last gained bytes,
+    `watching_since` when this process began to look: what stood still before is nobody's fault.
     """
 
     presence: Mapping[str, Presence] = field(default_factory=dict)
@@ -58,6 +59,7 @@ class Seen:
     gave_up: Mapping[str, str] = field(default_factory=dict)
     ended: frozenset[str] = frozenset()
     moving_at: datetime | None = None
+    watching_since: datetime | None = None
     expected_drain_s: float = 60.0
 
 
@@ -152,8 +154,8 @@ def decide(
         if action:
             return action
     if run.outcome is None:
-        outcome = _ending(run, offers, seen, now)
-        return Drain(outcome) if outcome else _advance(run, offers, seen)
+        outcome = _ending(run, offers, seen, now, deadlines)
+        return Drain(outcome) if outcome else _advance(run, offers, seen, now, deadlines)
     return _end(run, seen, now, deadlines)
 
 
@@ -165,6 +167,7 @@ def newest_source(run: Run, on_box: str | None) -> Source | None:
         for seal in run.seals
         if seal.step is not None
         and not seal.final
+        and seal.digest not in run.unusable
         and (seal.digest in run.mirrored or (seal.instance == on_box and not seal.failed))
     ]
     if not held:
@@ -234,23 +237,35 @@ def _loss(
     if presence == "broken":
         return "the provider says it cannot work"
     if instance.running_at is None:
-        return _late(now, instance.intended_at, deadlines.boot_s, "it did not boot")
+        since = _since(seen, instance.intended_at)
+        return _late(now, since, deadlines.boot_s, "it did not boot")
     if not instance.prepared:
-        return _late(now, instance.running_at, deadlines.prepare_s, "it could not be prepared")
+        since = _since(seen, instance.running_at)
+        return _late(now, since, deadlines.prepare_s, "it could not be prepared")
     attempt = run.attempt
     if attempt and attempt.instance == instance.id and attempt.live and not attempt.started_at:
-        return _late(now, attempt.intended_at, deadlines.start_s, "the trainer did not start")
+        since = _since(seen, attempt.intended_at)
+        return _late(now, since, deadlines.start_s, "the trainer did not start")
     silent = seen.silent.get(instance.id)
-    if presence == "unknown" and silent:
+    if silent is None:
+        return None
+    if presence == "unknown":
         return _late(now, silent, deadlines.silent_s, "neither provider nor box answered")
-    return None
+    return _late(now, silent, deadlines.deaf_s, "the box did not answer")
+
+
+def _since(seen: Seen, event_at: datetime) -> datetime:
+    """What a wait is counted from: the event, unless something moved or nobody looked since."""
+    return max(each for each in (event_at, seen.moving_at, seen.watching_since) if each)
 
 
 def _late(now: datetime, since: datetime, limit_s: float, what: str) -> str | None:
     return f"{what} within {limit_s:.0f} s" if _past(now, since, limit_s) else None
 
 
-def _ending(run: Run, offers: tuple[Offer, ...], seen: Seen, now: datetime) -> Outcome | None:
+def _ending(
+    run: Run, offers: tuple[Offer, ...], seen: Seen, now: datetime, deadlines: Deadlines
+) -> Outcome | None:
     """The outcome, once something has ended the run."""
     if run.teardown:
         return Outcome("CANCELLED", f"teardown: {run.teardown}", "asked")
@@ -266,20 +281,20 @@ def _ending(run: Run, offers: tuple[Offer, ...], seen: Seen, now: datetime) -> O
         return Outcome("FAILED", f"no offer could be rented; {_last_refusal(run)}", "capacity")
     for key, message in seen.gave_up.items():
         return Outcome("FAILED", f"{key.split(':')[0]}: {message}", "config")
-    return _after_exit(run)
+    return _after_exit(run, now, deadlines)
 
 
-def _after_exit(run: Run) -> Outcome | None:
+def _after_exit(run: Run, now: datetime, deadlines: Deadlines) -> Outcome | None:
     attempt = run.attempt
-    if attempt is None or attempt.live or attempt.lost or not attempt.settled:
+    if attempt is None or attempt.live or attempt.lost or not _is_settled(attempt, now, deadlines):
         return None
-    final = any(seal.final and seal.attempt == attempt.number for seal in run.seals)
+    final = final_of(run, attempt)
     if attempt.rc == 0:
-        if final and _reached_the_end(run):
+        if final and (final.step is None or final.step >= (final.max_steps or 0)):
             return Outcome("SUCCEEDED", "trained to the end", "done")
         what = "before the last step" if final else "without final weights"
         return Outcome("FAILED", f"the trainer ended with 0 {what}", "incomplete")
-    if final and _reached_the_end(run):
+    if final and _reached_the_end(run, attempt):
         reason = f"complete with an error after training (exit {attempt.rc})"
         return Outcome("SUCCEEDED", reason, "done")
     if attempt.why in FATAL:
@@ -289,11 +304,18 @@ def _after_exit(run: Run) -> Outcome | None:
     return None
 
 
-def _reached_the_end(run: Run) -> bool:
-    finals = [seal for seal in run.seals if seal.final]
+def _is_settled(attempt: Attempt, now: datetime, deadlines: Deadlines) -> bool:
+    """Whether the box has sealed all that the attempt left, or had its time to."""
+    ended_at = attempt.ended_at
+    return attempt.settled or (ended_at is not None and _past(now, ended_at, deadlines.settle_s))
+
+
+def _reached_the_end(run: Run, attempt: Attempt) -> bool:
+    """Whether something that this attempt left says that it made its last step."""
     return any(
-        seal.max_steps is None or seal.step is None or seal.step >= seal.max_steps
-        for seal in finals
+        seal.step is not None and seal.max_steps is not None and seal.step >= seal.max_steps
+        for seal in run.seals
+        if seal.attempt == attempt.number
     )
 
 
@@ -323,7 +345,9 @@ def _last_refusal(run: Run) -> str:
     return [each.refused or "" for each in run.instances if each.refused][-1]
 
 
-def _advance(run: Run, offers: tuple[Offer, ...], seen: Seen) -> Action:
+def _advance(
+    run: Run, offers: tuple[Offer, ...], seen: Seen, now: datetime, deadlines: Deadlines
+) -> Action:
     """The next step towards a trainer that runs."""
     instance = run.instance
     if instance is None:
@@ -336,7 +360,7 @@ def _advance(run: Run, offers: tuple[Offer, ...], seen: Seen) -> Action:
         return Wait("the instance boots")
     if not instance.prepared:
         return _unless_busy(f"prepare:{instance.id}", seen, Prepare(instance.id))
-    return _train(run, instance, seen)
+    return _train(run, instance, seen, now, deadlines)
 
 
 def _rent(run: Run, offers: tuple[Offer, ...]) -> Action:
@@ -359,16 +383,19 @@ def _ask_again(instance: Instance, offers: tuple[Offer, ...], seen: Seen) -> Act
     return Create(offer, instance.id)
 
 
-def _train(run: Run, instance: Instance, seen: Seen) -> Action:
+def _train(run: Run, instance: Instance, seen: Seen, now: datetime, deadlines: Deadlines) -> Action:
     attempt = run.attempt
-    if attempt is None or not attempt.live or attempt.instance != instance.id:
-        if attempt and not attempt.lost and not attempt.settled:
-            return Wait("the box seals what the trainer left")
+    if attempt is None or attempt.lost or attempt.instance != instance.id:
         return Start(instance.id, newest_source(run, instance.id))
     again = Start(instance.id, attempt.resume, attempt.number)
-    if attempt.started_at is None or seen.agent_alive is False:
+    settled = _is_settled(attempt, now, deadlines)
+    if attempt.started_at is None or (seen.agent_alive is False and not settled):
         return _unless_busy(f"start:{attempt.number}", seen, again)
-    return Wait("the trainer runs")
+    if attempt.live:
+        return Wait("the trainer runs")
+    if not settled:
+        return Wait("the box seals what the trainer left")
+    return Start(instance.id, newest_source(run, instance.id))
 
 
 def _end(run: Run, seen: Seen, now: datetime, deadlines: Deadlines) -> Action:
@@ -386,14 +413,12 @@ def _end(run: Run, seen: Seen, now: datetime, deadlines: Deadlines) -> Action:
 def _drain(run: Run, seen: Seen, now: datetime, deadlines: Deadlines) -> Action:
     instance, attempt = run.instance, run.attempt
     missing = missing_here(run)
-    stalled_since = max(
-        each for each in (run.draining_at, run.updated_at, seen.moving_at, _EPOCH) if each
-    )
+    stalled_since = max(each for each in (run.draining_at, seen.moving_at, _EPOCH) if each)
     if instance is None or attempt is None or attempt.instance != instance.id:
         return Drained(never_came(run))
     if _past(now, stalled_since, deadlines.drain_s):
         return Drained(never_came(run))
-    if not attempt.settled and not attempt.lost:
+    if not _is_settled(attempt, now, deadlines) and not attempt.lost:
         return _stop(run, instance, attempt, seen, now, deadlines)
     return (
         Wait(f"{len(missing)} checkpoints on their way here")
@@ -417,8 +442,6 @@ def _stop(
         late = _past(now, run.draining_at or now, deadlines.stop_grace_s)
         stop = Stop(attempt.number, "KILL" if late else "TERM")
         return _unless_busy(f"stop:{attempt.number}:{stop.signal}", seen, stop)
-    if _past(now, attempt.ended_at or now, deadlines.settle_s):
-        return Drained(never_came(run))
     return Wait("the box seals what the trainer left")
 
 
@@ -462,7 +485,6 @@ __all__ = [
     "Wait",
     "crashes_spent",
     "decide",
-    "final_is_here",
     "missing_here",
     "never_came",
     "newest_source",

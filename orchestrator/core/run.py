@@ -172,6 +172,7 @@ class Run:
     attempts: tuple[Attempt, ...] = ()
     seals: tuple[Seal, ...] = ()
     mirrored: Mapping[str, str] = field(default_factory=dict)
+    unusable: tuple[str, ...] = ()
     outcome: Outcome | None = None
     draining_at: datetime | None = None
     drained: bool = False
@@ -306,9 +307,9 @@ def _instance_lost(run: Run, event: Event) -> Run:
     last = run.attempt
     if last is None or last.instance != event.data["instance"]:
         return run
-    if run.outcome is None and last.settled:
+    if run.outcome and run.outcome.state != "SUCCEEDED":
         return run
-    if run.outcome and (run.outcome.state != "SUCCEEDED" or final_is_here(run)):
+    if final_is_here(run) or (last.settled and not final_of(run, last)):
         return run
     # Whatever the trainer had not brought home went down with the box, the final weights of a
     # trainer that had ended well too: the run is not over after all.
@@ -345,6 +346,12 @@ def _attempt_exited(run: Run, event: Event) -> Run:
         why=data["why"],
         message=data["message"],
     )
+
+
+def _attempt_abandoned(run: Run, event: Event) -> Run:
+    """It could not start from this checkpoint: the next one starts from another."""
+    run = replace(run, unusable=(*run.unusable, event.data["digest"]))
+    return _attempt(run, event.data["attempt"], lost=True, ended_at=event.at)
 
 
 def _attempt_settled(run: Run, event: Event) -> Run:
@@ -398,8 +405,17 @@ def _finished(run: Run, event: Event) -> Run:
     return replace(run, finished_at=event.at)
 
 
+def final_of(run: Run, attempt: Attempt) -> Seal | None:
+    """The final weights that this attempt left, as its box sealed them last."""
+    finals = [seal for seal in run.seals if seal.final and seal.attempt == attempt.number]
+    return finals[-1] if finals else None
+
+
 def final_is_here(run: Run) -> bool:
-    return any(seal.final and seal.digest in run.mirrored for seal in run.seals)
+    """Whether the final weights of the last attempt are mirrored; those of an earlier one, that
+    crashed, are not what the run was for."""
+    final = final_of(run, run.attempt) if run.attempt else None
+    return final is not None and final.digest in run.mirrored
 
 
 def _instance(run: Run, event: Event, **changes: Any) -> Run:
@@ -440,6 +456,7 @@ _STEPS: dict[str, Callable[[Run, Event], Run]] = {
     "attempt.intended": _attempt_intended,
     "attempt.started": _attempt_started,
     "attempt.exited": _attempt_exited,
+    "attempt.abandoned": _attempt_abandoned,
     "attempt.settled": _attempt_settled,
     "checkpoint.sealed": _sealed,
     "checkpoint.mirrored": _mirrored,

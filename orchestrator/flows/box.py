@@ -18,7 +18,16 @@ from orchestrator.core.commands import (
 from orchestrator.core.plan import Plan, Upload
 from orchestrator.core.run import Attempt, Instance, Seal, Source
 from orchestrator.errors import CommandFailed, IntegrityError, Missing, NotFound
-from orchestrator.ports import Boxes, Endpoint, Mirror, Provider, Shell, Stream, TaskContext
+from orchestrator.ports import (
+    Boxes,
+    Endpoint,
+    Mirror,
+    Progress,
+    Provider,
+    Shell,
+    Stream,
+    TaskContext,
+)
 from remote.contract import Manifest, shell_words
 
 SETUP_TIMEOUT_S = 3600.0
@@ -78,8 +87,10 @@ def prepare(context: TaskContext, kit: Kit, provider: Provider, instance: Instan
 
 
 def start(context: TaskContext, kit: Kit, attempt: Attempt) -> Mapping[str, Any]:
-    """Put the checkpoint in place and start the trainer, unless it was started."""
-    if attempt.resume:
+    """Put the checkpoint in place and start the trainer; for one that was started, its agent.
+
+    What a trainer that runs has resumed from is left alone: it may have moved on since."""
+    if attempt.resume and attempt.started_at is None:
         _place(context, kit, attempt.resume)
     shell = kit.shell(context)
     try:
@@ -124,20 +135,29 @@ def fetch(context: TaskContext, kit: Kit, seal: Seal) -> str:
         if manifest.digest != seal.digest:
             raise IntegrityError(f"the manifest of {seal.name} is not the one that was sealed")
         partial = kit.mirror.partial(seal.name, seal.generation, manifest)
-        stream.pull(seal.name, seal.generation, partial, manifest, context.report)
+        stream.pull(seal.name, seal.generation, partial, manifest, _telling(context, seal.digest))
     finally:
         stream.close()
     return str(kit.mirror.publish(seal.name, seal.generation, manifest))
 
 
-def acknowledge(context: TaskContext, kit: Kit, seals: tuple[Seal, ...]) -> None:
-    """Tell the box what is held durably here."""
+def acknowledge(context: TaskContext, kit: Kit, seals: tuple[Seal, ...]) -> list[Seal]:
+    """Tell the box what is held durably here, and return what it was told of.
+
+    The mirror may have lost since what it once held; then the box has the only copy."""
+    held = [seal for seal in seals if kit.mirror.holds(seal.digest)]
     stream = kit.stream(context)
     try:
-        for seal in seals:
+        for seal in held:
             stream.ack(seal.name, seal.generation)
+        return held
     finally:
         stream.close()
+
+
+def _telling(context: TaskContext, what: str) -> Progress:
+    """Reports (what, bytes verified so far): a stall is when the most of it no longer grows."""
+    return lambda size_bytes: context.report((what, size_bytes))
 
 
 def _check_tools(shell: Shell) -> None:
@@ -155,11 +175,12 @@ def _upload(context: TaskContext, kit: Kit) -> None:
     try:
         for upload in kit.plan.uploads:
             dest = f"{work_folder(kit.run)}/{upload.dest}".rstrip("/.")
-            stream.push(_source(kit, upload), upload.tree, dest, "merge", context.report)
+            told = _telling(context, upload.digest)
+            stream.push(_source(kit, upload), upload.tree, dest, "merge", told)
         if kit.plan.train is not None:
             source, manifest = kit.library
             dest = f"{agent_root(kit.run)}/lib"
-            stream.push(source, manifest, dest, "merge", context.report)
+            stream.push(source, manifest, dest, "merge", _telling(context, manifest.digest))
     finally:
         stream.close()
 
@@ -178,7 +199,7 @@ def _setup(shell: Shell, kit: Kit) -> None:
     script = f"cd {work} && {{ {load if kit.plan.secrets else ''}{exports}\n{kit.plan.setup}\n}}"
     done = shell.run("bash -s", stdin=script.encode(), timeout_s=SETUP_TIMEOUT_S, check=False)
     if done.rc != 0:
-        last = (done.stderr or done.stdout).strip()[-2000:]
+        last = (done.stderr or done.stdout).strip()
         raise CommandFailed(f"setup ended with {done.rc}: {last}", done.rc, last)
 
 
@@ -197,7 +218,7 @@ def _place(context: TaskContext, kit: Kit, source: Source) -> None:
                     f"{source.name} is neither on the box nor in the mirror as it was verified"
                 ) from None
             manifest = kit.mirror.manifest(source.digest)
-            stream.push(held, manifest, dest, "folder", context.report)
+            stream.push(held, manifest, dest, "folder", _telling(context, manifest.digest))
     finally:
         stream.close()
 

@@ -10,6 +10,8 @@ from orchestrator.core.run import Instance
 from orchestrator.errors import GpujobError
 from orchestrator.ports import Clock, Listing, Provider, ProviderInstance, Tasks
 
+STALE_S = 60.0
+
 
 class Fleet:
     """Keeps the newest listing of each provider fresh, by tasks that any run may ask for."""
@@ -46,13 +48,24 @@ class Fleet:
                 return each
         return None
 
+    def twins(self, instance: Instance) -> set[str]:
+        """The provider ids of everything that carries the instance's mark: a create that was
+        repeated may have rented twice, and both bill."""
+        listing = self._listings.get(instance.provider)
+        listed = listing.instances if listing else ()
+        known = {instance.provider_id} if instance.provider_id else set()
+        return known | {each.provider_id for each in listed if each.mark == instance.mark}
+
     def presence(self, instance: Instance, since: datetime) -> Presence:
         """What the newest listing says, "unknown" unless it is from after `since`.
 
         UNKNOWN is never GONE: absence counts only once the provider's list is current."""
         listing = self._listings.get(instance.provider)
-        lag = self.providers[instance.provider].capabilities.listing_lag_s
-        if listing is None or listing.listed_at <= since + timedelta(seconds=lag):
+        able = self.providers[instance.provider].capabilities
+        if listing is None or listing.listed_at <= since + timedelta(seconds=able.listing_lag_s):
+            return "unknown"
+        stale_s = max(STALE_S, 4 * able.poll_s)
+        if self._clock.now() - listing.listed_at > timedelta(seconds=stale_s):
             return "unknown"
         found = self.find(instance)
         if found is None:

@@ -33,11 +33,15 @@ from orchestrator.core.decide import (
 )
 from orchestrator.core.plan import Plan
 from orchestrator.core.redact import Redactor, secret_values
-from orchestrator.core.run import Instance, Lease, Run
+from orchestrator.core.run import Instance, Lease, Run, Seal
 from orchestrator.errors import (
+    CommandFailed,
     GpujobError,
+    IntegrityError,
     LostAnswer,
+    Missing,
     NoCapacity,
+    NotFound,
     ProviderError,
     Refused,
     Transient,
@@ -48,14 +52,16 @@ from orchestrator.flows.box import Kit
 from orchestrator.flows.fleet import Fleet, describe
 from orchestrator.flows.link import Link
 from orchestrator.flows.retry import Backoff
-from orchestrator.flows.transfers import Transfers
+from orchestrator.flows.transfers import Transfers, fetch_key
 from orchestrator.ports import Boxes, Clock, CreateRequest, Ledger, Mirror, Task, TaskContext, Tasks
 from remote.contract import Manifest
 
 log = logging.getLogger(__name__)
 
 UNEXPECTED_TRIES = 4
-HOLD_S = {"stop": 5.0, "terminate": 2.0}
+BAD_TRIES = 4
+MAX_TOLD = 2000
+HOLD_S = {"stop": 5.0, "terminate": 2.0, "ack": 1.0}
 
 
 @dataclass(frozen=True)
@@ -82,6 +88,8 @@ class Stepper:
         self._world = world
         self._plan = from_json(Plan, world.ledger.plan(lease.run))
         self._folder = world.state / "runs" / lease.run
+        # With the epoch: what an earlier holder of the lease began is not taken for ours.
+        self._prefix = f"{lease.run}/{lease.epoch}/"
         self._born_at = world.clock.now()
         self._backoff = Backoff()
         self._gave_up: dict[str, str] = {}
@@ -108,9 +116,7 @@ class Stepper:
 
     def close(self) -> None:
         """Let go of every task of this run; what they had not finished is done again later."""
-        for key in self._world.tasks.all(f"{self.lease.run}/"):
-            self._world.tasks.cancel(key)
-            self._world.tasks.take(key)
+        self._world.tasks.forget(self._prefix)
 
     def _providers(self) -> set[str]:
         return {offer.provider for offer in self._plan.offers}
@@ -122,24 +128,27 @@ class Stepper:
         return self._world.clock.now()
 
     def _record(self, kind: str, **data: Any) -> None:
-        told = self._redactor.any(data)
+        # First redact, then shorten: a cut through a secret would leave its tail.
+        told = {name: _shorten(value) for name, value in self._redactor.any(data).items()}
         self._world.ledger.append(self.lease.run, kind, told, epoch=self.lease.epoch)
 
     def _begin(self, key: str, fn: Callable[..., Any], *arguments: Any) -> None:
-        self._world.tasks.start(f"{self.lease.run}/{key}", lambda context: fn(context, *arguments))
+        self._world.tasks.start(self._prefix + key, lambda context: fn(context, *arguments))
 
     # Taking in what happened
 
     def _take_results(self) -> None:
-        prefix = f"{self.lease.run}/"
-        for full_key in self._world.tasks.all(prefix):
-            key = full_key.removeprefix(prefix)
+        for full_key in self._world.tasks.all(self._prefix):
+            key = full_key.removeprefix(self._prefix)
             verb, _, rest = key.partition(":")
-            if verb == "follow" and self.link.take_in(rest, self._world.tasks.reports(full_key)):
+            said = self._world.tasks.reports(full_key)
+            if verb != "follow":
+                self.transfers.moved(said, self._now())
+            elif self.link.take_in(rest, said):
                 # A link that carried something and broke is made again at once.
                 self._backoff.cleared(key)
-            if verb == "fetch":
-                self.transfers.moved(self._world.tasks.reports(full_key), self._now())
+            elif self.link.is_deaf(rest):
+                self._world.tasks.cancel(full_key)
             task = self._world.tasks.take(full_key)
             if task:
                 self._take_result(verb, rest, key, task)
@@ -166,25 +175,22 @@ class Stepper:
             case "terminate":
                 self._ended.add(rest)
             case "fetch":
-                seal = self.transfers.done()
-                self._record(
-                    "checkpoint.mirrored",
-                    instance=seal.instance,
-                    name=seal.name,
-                    generation=seal.generation,
-                    digest=seal.digest,
-                    path=result,
-                )
+                self._fetched(key, result)
             case "ack":
-                for seal in self.transfers.acknowledged():
-                    self._record(
-                        "checkpoint.acked",
-                        instance=seal.instance,
-                        name=seal.name,
-                        generation=seal.generation,
-                    )
+                for seal in result:
+                    self._tell_of(seal, "checkpoint.acked")
             case "follow":
                 self.link.ended(rest)
+
+    def _fetched(self, key: str, path: str) -> None:
+        seal = self.transfers.ended(key)
+        if seal:
+            self._tell_of(seal, "checkpoint.mirrored", digest=seal.digest, path=path)
+
+    def _tell_of(self, seal: Seal, kind: str, **data: Any) -> None:
+        self._record(
+            kind, instance=seal.instance, name=seal.name, generation=seal.generation, **data
+        )
 
     def _started(self, number: int) -> None:
         attempt = self._run().attempts[number - 1]
@@ -200,10 +206,12 @@ class Stepper:
             if failures >= UNEXPECTED_TRIES and not isinstance(error, ProviderError):
                 self._gave_up[key] = describe(error)
         elif verb == "fetch":
-            self._fetch_failed(error, failures)
+            self._fetch_failed(key, error)
         elif verb == "follow":
             self.link.ended(rest)
-        elif verb in ("prepare", "start") and self._hopeless(error, failures):
+        elif verb == "start" and isinstance(error, IntegrityError):
+            self._abandon(int(rest), error)
+        elif verb in ("prepare", "start") and self._hopeless(verb, error, failures):
             self._gave_up[key] = describe(error)
 
     def _create_failed(self, instance: str, error: Exception | None) -> None:
@@ -214,22 +222,31 @@ class Stepper:
         if isinstance(error, NoCapacity | Refused | GpujobError):
             self._record("instance.refused", instance=instance, why=why, message=describe(error))
 
-    def _fetch_failed(self, error: Exception | None, failures: int) -> None:
-        seal = self.transfers.failed()
-        integrity = isinstance(error, GpujobError) and error.exit_code == 7
-        if integrity and failures >= 3:
+    def _fetch_failed(self, key: str, error: Exception | None) -> None:
+        seal = self.transfers.ended(key)
+        if seal is None or not isinstance(error, IntegrityError | NotFound | Refused):
+            return
+        if self.transfers.refused(key) >= BAD_TRIES:
+            self._tell_of(seal, "checkpoint.failed", reason=describe(error))
+
+    def _abandon(self, number: int, error: IntegrityError) -> None:
+        """The checkpoint to resume from is not what it was: an older one may be."""
+        source = self._run().attempts[number - 1].resume
+        if source:
             self._record(
-                "checkpoint.failed",
-                instance=seal.instance,
-                name=seal.name,
-                generation=seal.generation,
+                "attempt.abandoned",
+                attempt=number,
+                digest=source.digest,
                 reason=describe(error),
             )
 
-    def _hopeless(self, error: Exception | None, failures: int) -> bool:
-        if isinstance(error, Unreachable | ProviderError):
+    def _hopeless(self, verb: str, error: Exception | None, failures: int) -> bool:
+        """Whether trying again cannot help: what the job asks for is wrong, or it was tried."""
+        if isinstance(error, Unreachable | Transient):
             return False
-        return isinstance(error, GpujobError) or failures >= UNEXPECTED_TRIES
+        if verb == "prepare" and isinstance(error, CommandFailed | Missing | IntegrityError):
+            return True
+        return failures >= UNEXPECTED_TRIES
 
     def _take_in_listing(self, run: Run) -> Run:
         """Adopt an unanswered create that the list shows; learn where an instance answers."""
@@ -277,6 +294,7 @@ class Stepper:
             gave_up=self._gave_up,
             ended=frozenset(self._ended),
             moving_at=self.transfers.moving_at,
+            watching_since=self._born_at,
             expected_drain_s=self.transfers.expected_s(run),
         )
 
@@ -287,8 +305,8 @@ class Stepper:
         return self._world.fleet.presence(instance, since)
 
     def _busy(self) -> frozenset[str]:
-        prefix = f"{self.lease.run}/"
-        return frozenset(key.removeprefix(prefix) for key in self._world.tasks.all(prefix))
+        tasks = self._world.tasks.all(self._prefix)
+        return frozenset(key.removeprefix(self._prefix) for key in tasks)
 
     # Acting
 
@@ -367,9 +385,15 @@ class Stepper:
         if not instance.terminating:
             self._record("instance.terminating", instance=instance_id)
         self._let_go(instance_id)
-        provider, provider_id = self._world.fleet.providers[instance.provider], instance.provider_id
-        if provider_id:
-            self._begin(f"terminate:{instance_id}", lambda _: provider.terminate(provider_id))
+        provider = self._world.fleet.providers[instance.provider]
+        twins = self._world.fleet.twins(instance)
+
+        def end_all(_: TaskContext) -> None:
+            for provider_id in twins:
+                provider.terminate(provider_id)
+
+        if twins:
+            self._begin(f"terminate:{instance_id}", end_all)
 
     def _finish(self, run: Run) -> None:
         (self._folder / "secrets.env").unlink(missing_ok=True)
@@ -377,9 +401,9 @@ class Stepper:
 
     def _let_go(self, instance: str) -> None:
         """Nothing more is asked of a box that is given up."""
-        for verb in ("follow", "prepare"):
-            self._world.tasks.cancel(f"{self.lease.run}/{verb}:{instance}")
-        self.transfers.cancel(self._world.tasks, self.lease.run, instance)
+        mine = [f"follow:{instance}", f"prepare:{instance}"]
+        for key in (*mine, *self.transfers.fetching_from(instance)):
+            self._world.tasks.cancel(self._prefix + key)
 
     def _transfer(self, run: Run) -> None:
         """Bring the next checkpoint here, and tell the box what is here."""
@@ -389,7 +413,7 @@ class Stepper:
         busy = self._busy() | self._backoff.waiting(self._now())
         seal = self.transfers.next(run, instance.id, busy)
         if seal:
-            self._begin("fetch:", box.fetch, self._kit(instance), seal)
+            self._begin(fetch_key(seal), box.fetch, self._kit(instance), seal)
         held = self.transfers.to_acknowledge(run, instance.id, busy)
         if held:
             self._begin("ack:", box.acknowledge, self._kit(instance), held)
@@ -407,6 +431,13 @@ class Stepper:
             agent=world.agent(),
             library=world.library(),
         )
+
+
+def _shorten(value: Any) -> Any:
+    """The beginning and the end of a long text: what failed, and its last words."""
+    if not isinstance(value, str) or len(value) <= MAX_TOLD:
+        return value
+    return f"{value[: MAX_TOLD // 4]} … {value[-3 * MAX_TOLD // 4 :]}"
 
 
 def _known_secrets(path: Path) -> list[str]:

@@ -8,59 +8,70 @@ from typing import Any
 
 from orchestrator.core.decide import missing_here
 from orchestrator.core.run import Run, Seal
-from orchestrator.ports import Tasks
 
 ASSUMED_BYTES_PER_S = 20e6
 LEAST_DRAIN_S = 30.0
+
+
+def fetch_key(seal: Seal) -> str:
+    """A task of its own for each seal, so that one that fails does not hold up the others."""
+    return f"fetch:{seal.instance}/{seal.name}.{seal.generation}"
 
 
 class Transfers:
     """The newest first, the final weights before all: what a resume needs is here soonest."""
 
     def __init__(self) -> None:
-        self._fetching: Seal | None = None
-        self._acking: tuple[Seal, ...] = ()
-        self._received = 0
+        self._fetching: dict[str, Seal] = {}
+        self._most: dict[str, int] = {}
+        self._bad: dict[str, int] = {}
+        self._last: tuple[str, int] | None = None
         self.moving_at: datetime | None = None
 
     def next(self, run: Run, instance: str, busy: frozenset[str]) -> Seal | None:
-        if "fetch:" in busy:
+        """The seal to fetch now; None while one is on its way or all that is left waits."""
+        if self._fetching:
             return None
-        waiting = [seal for seal in missing_here(run) if seal.instance == instance]
+        waiting = [
+            seal
+            for seal in missing_here(run)
+            if seal.instance == instance and fetch_key(seal) not in busy
+        ]
         if not waiting:
             return None
-        self._fetching = max(waiting, key=lambda seal: (seal.final, seal.step or 0))
-        self._received = 0
-        return self._fetching
+        chosen = max(waiting, key=lambda seal: (seal.final, seal.step or 0))
+        self._fetching[fetch_key(chosen)] = chosen
+        self._last = None
+        return chosen
 
     def to_acknowledge(self, run: Run, instance: str, busy: frozenset[str]) -> tuple[Seal, ...]:
         if "ack:" in busy:
             return ()
-        self._acking = tuple(
+        return tuple(
             seal
             for seal in run.seals
             if seal.instance == instance and not seal.acked and seal.digest in run.mirrored
         )
-        return self._acking
 
-    def moved(self, reports: Sequence[int], now: datetime) -> None:
-        if reports:
-            self._received = reports[-1]
-            self.moving_at = now
+    def moved(self, reports: Sequence[tuple[str, int]], now: datetime) -> None:
+        """Take in progress. Only more bytes than ever of one thing are a movement: a transfer
+        that begins again and again stands still."""
+        for what, size_bytes in reports:
+            self._last = (what, size_bytes)
+            if size_bytes > self._most.get(what, 0):
+                self._most[what] = size_bytes
+                self.moving_at = now
 
-    def done(self) -> Seal:
-        return self._ended()
+    def ended(self, key: str) -> Seal | None:
+        return self._fetching.pop(key, None)
 
-    def failed(self) -> Seal:
-        return self._ended()
+    def refused(self, key: str) -> int:
+        """Count a failure that lies in the bytes, not in the way; how many this seal had."""
+        self._bad[key] = self._bad.get(key, 0) + 1
+        return self._bad[key]
 
-    def acknowledged(self) -> tuple[Seal, ...]:
-        acked, self._acking = self._acking, ()
-        return acked
-
-    def cancel(self, tasks: Tasks, run: str, instance: str) -> None:
-        if self._fetching and self._fetching.instance == instance:
-            tasks.cancel(f"{run}/fetch:")
+    def fetching_from(self, instance: str) -> list[str]:
+        return [key for key, seal in self._fetching.items() if seal.instance == instance]
 
     def expected_s(self, run: Run) -> float:
         """How long a drain would take now: what is missing at an assumed rate, and a moment."""
@@ -68,13 +79,7 @@ class Transfers:
         return LEAST_DRAIN_S + missing / ASSUMED_BYTES_PER_S
 
     def picture(self) -> Mapping[str, Any] | None:
-        seal = self._fetching
-        if seal is None:
-            return None
-        return {"name": seal.name, "received": self._received, "size_bytes": seal.size_bytes}
-
-    def _ended(self) -> Seal:
-        seal, self._fetching = self._fetching, None
-        if seal is None:
-            raise RuntimeError("a transfer ended that was not begun")
-        return seal
+        for seal in self._fetching.values():
+            received = self._last[1] if self._last and self._last[0] == seal.digest else 0
+            return {"name": seal.name, "received": received, "size_bytes": seal.size_bytes}
+        return None

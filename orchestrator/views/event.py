@@ -57,6 +57,7 @@ _WORDS: dict[str, Callable[[Data], str]] = {
     ),
     "attempt.started": lambda data: f"the trainer of attempt {data['attempt']} runs",
     "attempt.exited": _exit,
+    "attempt.abandoned": lambda data: f"attempt {data['attempt']} cannot start: {data['reason']}",
     "attempt.settled": lambda data: f"the box has sealed all that attempt {data['attempt']} left",
     "checkpoint.sealed": _sealed,
     "checkpoint.mirrored": lambda data: f"{data['name']} is here, verified: {data['path']}",

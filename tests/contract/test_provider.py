@@ -100,7 +100,7 @@ def test_killing_the_one_process_ends_all(box: Rented) -> None:
     name = start_work(box)
     kill(box.pid)
     assert until(lambda: alive_with(name) == [])
-    assert box.provider.list().instances == ()
+    assert until(lambda: box.provider.list().instances == ())
 
 
 @pytest.mark.parametrize("isolation", ["supervisor"], indirect=True)
@@ -110,7 +110,7 @@ def test_orphans_of_a_killed_supervisor_are_told_and_found(box: Rented) -> None:
     assert until(lambda: [each.state for each in box.provider.list().instances] == ["BROKEN"])
     box.provider.terminate(box.provider_id)
     assert alive_with(name) == []
-    assert box.provider.list().instances == ()
+    assert until(lambda: box.provider.list().instances == ())
 
 
 def test_an_open_connection_ends_with_the_box(box: Rented) -> None:
@@ -138,7 +138,7 @@ def test_a_reused_pid_is_not_the_box(box: Rented) -> None:
     fields = Path(stat).read_text().split()
     fields[21] = str(int(fields[21]) - 1)
     identity.write_text(boot + " ".join(fields) + "\n")
-    assert box.provider.list().instances == ()
+    assert until(lambda: box.provider.list().instances == ())
     box.provider.terminate(box.provider_id)  # and this test still runs
 
 

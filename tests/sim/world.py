@@ -424,6 +424,9 @@ class SimTasks:
         if key in self._tasks:
             self._tasks[key].cancelled = True
 
+    def forget(self, prefix: str) -> None:
+        self._tasks = {key: each for key, each in self._tasks.items() if not key.startswith(prefix)}
+
     def _run(self, each: _Pending) -> None:
         context = TaskContext(each.reports.append, lambda: each.cancelled, lambda undo: None)
         try:

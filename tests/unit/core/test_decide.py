@@ -121,9 +121,10 @@ CASES: dict[str, tuple[tuple[Told, ...], Seen, Action | type[Action]]] = {
     "UNKNOWN is never GONE": (TRAINING, seen(presence={BOX: "unknown"}), Wait),
     "a silent box that the provider lists is not lost": (
         TRAINING,
-        seen(silent={BOX: at(-9999)}),
+        seen(silent={BOX: at(-1800)}),
         Wait,
     ),
+    "but not for ever": (TRAINING, seen(silent={BOX: at(-9999)}), Resume),
     "a silent box of a silent provider is lost after its deadline": (
         TRAINING,
         seen(presence={BOX: "unknown"}, silent={BOX: at(-9999)}),

@@ -12,7 +12,7 @@ pytest.importorskip("datasets")
 
 from remote.trainer.data import load
 
-SCRIPT = Path(__file__).parents[3] / "examples" / "demo" / "make_data.py"
+SCRIPT = Path(__file__).parents[3] / "jobs" / "demo" / "make_data.py"
 
 
 def _make(out: Path) -> None:
