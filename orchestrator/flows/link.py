@@ -148,7 +148,7 @@ class Link:
 
     def _bytes(self, instance: str, name: str, offset: int, data: bytes) -> None:
         size = self._size(instance, name)
-        if not isinstance(offset, int) or offset > size:
+        if check_integer(offset) > size:
             raise ContractError(f"{name} goes on at {offset!r}, and {size} bytes are here")
         if size >= MAX_FILE_BYTES:
             return

@@ -185,6 +185,23 @@ CASES: dict[str, tuple[tuple[Told, ...], Seen, Action | type[Action]]] = {
         PRESENT,
         Drain,
     ),
+    "an agent that died before it sealed what was left is started again": (
+        (*TRAINING, sealed(10), exited(rc=1, why="crash")),
+        seen(agent_alive=False),
+        Start(BOX, None, 1),
+    ),
+    "a checkpoint that turned out unusable is passed over": (
+        (*TRAINING, sealed(10), sealed(20), exited(rc=1, why="crash"), settled(),
+         attempt(2, resume=20),
+         ("attempt.abandoned", {"attempt": 2, "digest": DIGEST[20], "reason": "changed"})),
+        PRESENT,
+        Start(BOX, Source("checkpoint-10", 10, DIGEST[10])),
+    ),
+    "a box lost between the last word and the drain is replaced": (
+        (*ENDED, mirrored(60), lost(), terminating(), gone()),
+        GONE,
+        Create(CHEAP),
+    ),
     "two crashes without a step gained end the run": (
         (*TRAINING, exited(rc=1, why="crash"), settled(), attempt(2), started(2),
          exited(2, rc=1, why="crash"), settled(2)),
@@ -309,6 +326,54 @@ def test_the_budget_begins_the_drain_before_it_is_passed() -> None:
     action = decide(run, OFFERS, observation, at(59 * 60))
     assert isinstance(action, Drain)
     assert action.outcome.code == "budget"
+
+
+def unknown_step(number: int = 1) -> Told:
+    kind, data = sealed(60, number, final=True)
+    return kind, {**data, "step": None, "max_steps": None}
+
+
+def test_final_weights_of_unknown_step_after_a_crash_are_no_success() -> None:
+    run = run_of(*TRAINING, sealed(10), exited(rc=1, why="crash"), unknown_step(), settled())
+    assert isinstance(decide(run, OFFERS, PRESENT, at(100)), Start)
+
+
+def test_final_weights_of_an_attempt_that_crashed_are_not_the_runs() -> None:
+    crashed = (*TRAINING, sealed(10), mirrored(10), exited(rc=1, why="crash"),
+               unknown_step(), mirrored(60, final=True), settled())  # fmt: skip
+    late = ("checkpoint.sealed", {**sealed(60, 2, final=True)[1], "digest": "e" * 64})
+    again = (attempt(2, resume=10), started(2), late, exited(2), settled(2), drain(), drained())
+    run = run_of(*crashed, *again)
+    assert run.outcome and (run.outcome.state, run.outcome.code) == ("FAILED", "integrity")
+
+
+def test_a_box_that_never_says_that_it_settled_has_its_time() -> None:
+    run = run_of(*TRAINING, sealed(10), exited(rc=1, why="crash"))
+    assert isinstance(decide(run, OFFERS, PRESENT, at(300)), Wait)
+    assert isinstance(decide(run, OFFERS, PRESENT, at(3000)), Start)
+
+
+@pytest.mark.parametrize(
+    ("moving_at", "watching_since", "expected"),
+    [(None, None, Resume), (at(3000), None, Wait), (None, at(3000), Wait), (at(1), at(1), Resume)],
+    ids=["nothing moves", "an upload moves", "nobody looked", "long ago"],
+)
+def test_a_start_is_late_only_when_nothing_moves(
+    moving_at: Any, watching_since: Any, expected: type[Action]
+) -> None:
+    run = run_of(*BOOTED, prepared(), attempt(resume=10))
+    observation = seen(
+        busy=frozenset({"start:1"}), moving_at=moving_at, watching_since=watching_since
+    )
+    assert isinstance(decide(run, OFFERS, observation, at(3500)), expected)
+
+
+def test_a_drain_that_stands_still_ends() -> None:
+    run = run_of(*ENDED, drain())
+    assert isinstance(decide(run, OFFERS, PRESENT, at(7000)), Wait)
+    assert decide(run, OFFERS, PRESENT, at(8000)) == Drained(("checkpoint-60", "final"))
+    moving = seen(moving_at=at(7900))
+    assert isinstance(decide(run, OFFERS, moving, at(8000)), Wait)
 
 
 def test_crashes_without_a_step_gained_count_double() -> None:
