@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from orchestrator.adapters.clock import SystemClock
 from orchestrator.adapters.sqlite import SqliteLedger
 from orchestrator.adapters.threads import ThreadTasks
-from orchestrator.core.decide import Deadlines
+from orchestrator.core.actions import Deadlines
 from orchestrator.core.run import Instance
 from orchestrator.holder import Holder
 from orchestrator.ports import Clock, Ledger, Provider, Trees

@@ -6,134 +6,27 @@ observations stop changing: every wait below has a deadline.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Literal
 
+from orchestrator.core.actions import (
+    Action,
+    Create,
+    Deadlines,
+    Drain,
+    Drained,
+    Finish,
+    Gone,
+    Prepare,
+    Resume,
+    Seen,
+    Start,
+    Stop,
+    Terminate,
+    Wait,
+)
+from orchestrator.core.holdings import crashes_spent, missing_here, never_came, newest_source
 from orchestrator.core.offer import Offer
-from orchestrator.core.run import (
-    Attempt,
-    Instance,
-    Outcome,
-    Run,
-    Seal,
-    Source,
-    final_of,
-)
-
-Presence = Literal["present", "broken", "gone", "unknown"]
-
-
-@dataclass(frozen=True)
-class Deadlines:
-    """How long each wait may last, in seconds. Nothing waits for ever."""
-
-    boot_s: float = 600.0
-    prepare_s: float = 7200.0
-    start_s: float = 600.0
-    settle_s: float = 600.0
-    stop_grace_s: float = 120.0
-    drain_s: float = 7200.0
-    silent_s: float = 300.0
-    deaf_s: float = 3600.0
-
-
-@dataclass(frozen=True)
-class Seen:
-    """One observation.
-
-    `presence` is the provider's newest word about each instance: "unknown" when it has not
-    been asked since, or could not answer, and UNKNOWN is never GONE. `silent` says since when a
-    box has not been heard. `busy` are the keys of running tasks, `waiting` those that may not
-    be tried again yet, `gave_up` those that no retry will help. `ended` are the instances whose
-    terminate call has returned to this process. `moving_at` is when a transfer last gained bytes,
-    `watching_since` when this process began to look: what stood still before is nobody's fault.
-    """
-
-    presence: Mapping[str, Presence] = field(default_factory=dict)
-    agent_alive: bool | None = None
-    silent: Mapping[str, datetime] = field(default_factory=dict)
-    busy: frozenset[str] = frozenset()
-    waiting: frozenset[str] = frozenset()
-    gave_up: Mapping[str, str] = field(default_factory=dict)
-    ended: frozenset[str] = frozenset()
-    moving_at: datetime | None = None
-    watching_since: datetime | None = None
-    expected_drain_s: float = 60.0
-
-
-@dataclass(frozen=True)
-class Wait:
-    why: str
-
-
-@dataclass(frozen=True)
-class Create:
-    """Rent `offer`; `instance` names an intent that is already on record and unanswered."""
-
-    offer: Offer
-    instance: str | None = None
-
-
-@dataclass(frozen=True)
-class Prepare:
-    instance: str
-
-
-@dataclass(frozen=True)
-class Start:
-    """Start the trainer. `attempt` names an intent that is already on record."""
-
-    instance: str
-    resume: Source | None
-    attempt: int | None = None
-
-
-@dataclass(frozen=True)
-class Resume:
-    """Give this instance up as lost; the next steps resume elsewhere."""
-
-    instance: str
-    reason: str
-
-
-@dataclass(frozen=True)
-class Stop:
-    attempt: int
-    signal: Literal["TERM", "KILL"]
-
-
-@dataclass(frozen=True)
-class Drain:
-    outcome: Outcome
-
-
-@dataclass(frozen=True)
-class Drained:
-    missing: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Terminate:
-    instance: str
-
-
-@dataclass(frozen=True)
-class Gone:
-    """The provider's list proves that the instance does not exist any more."""
-
-    instance: str
-
-
-@dataclass(frozen=True)
-class Finish:
-    pass
-
-
-Action = (
-    Wait | Create | Prepare | Start | Resume | Stop | Drain | Drained | Terminate | Gone | Finish
-)
+from orchestrator.core.run import Attempt, Instance, Outcome, Run, final_of
 
 FATAL = {"oom": "config", "config": "config"}
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -144,7 +37,7 @@ def decide(
     offers: tuple[Offer, ...],
     seen: Seen,
     now: datetime,
-    deadlines: Deadlines = Deadlines(),
+    deadlines: Deadlines,
 ) -> Action:
     """The next action for `run`; the caller records it and looks again."""
     if run.terminal:
@@ -157,54 +50,6 @@ def decide(
         outcome = _ending(run, offers, seen, now, deadlines)
         return Drain(outcome) if outcome else _advance(run, offers, seen, now, deadlines)
     return _end(run, seen, now, deadlines)
-
-
-def newest_source(run: Run, on_box: str | None) -> Source | None:
-    """The checkpoint to resume from: the highest step that is mirrored here or sealed on the
-    living box `on_box`; among equals the youngest."""
-    held = [
-        seal
-        for seal in run.seals
-        if seal.step is not None
-        and not seal.final
-        and seal.digest not in run.unusable
-        and (seal.digest in run.mirrored or (seal.instance == on_box and not seal.failed))
-    ]
-    if not held:
-        return None
-    best = max(held, key=lambda seal: (seal.step or 0, seal.sealed_at))
-    return Source(best.name, best.step or 0, best.digest)
-
-
-def missing_here(run: Run) -> tuple[Seal, ...]:
-    """Sealed on a box that may still be reached, and not mirrored."""
-    lost = {each.id for each in run.instances if each.lost or each.gone_at}
-    return tuple(
-        seal
-        for seal in run.seals
-        if seal.digest not in run.mirrored and seal.instance not in lost and not seal.failed
-    )
-
-
-def never_came(run: Run) -> tuple[str, ...]:
-    """Names of checkpoints that a box reported complete and of which no copy is here."""
-    here = {seal.name for seal in run.seals if seal.digest in run.mirrored}
-    return tuple(dict.fromkeys(seal.name for seal in run.seals if seal.name not in here))
-
-
-def crashes_spent(run: Run) -> int:
-    """Crashes that count against the budget: one that gained no step since the attempt before
-    counts double."""
-    spent = 0
-    for attempt in run.attempts:
-        if attempt.ended_at is None or attempt.lost or attempt.rc == 0:
-            continue
-        started_from = attempt.resume.step if attempt.resume else 0
-        reached = max(
-            (seal.step or 0 for seal in run.seals if seal.attempt == attempt.number), default=0
-        )
-        spent += 1 if reached > started_from else 2
-    return spent
 
 
 def _care_for(
@@ -466,26 +311,3 @@ def _unless_busy(key: str, seen: Seen, action: Action) -> Action:
 
 def _past(now: datetime, since: datetime, limit_s: float) -> bool:
     return now - since >= timedelta(seconds=limit_s)
-
-
-__all__ = [
-    "Action",
-    "Create",
-    "Deadlines",
-    "Drain",
-    "Drained",
-    "Finish",
-    "Gone",
-    "Prepare",
-    "Resume",
-    "Seen",
-    "Start",
-    "Stop",
-    "Terminate",
-    "Wait",
-    "crashes_spent",
-    "decide",
-    "missing_here",
-    "never_came",
-    "newest_source",
-]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 
-from orchestrator.core.decide import Presence
+from orchestrator.core.actions import Presence
 from orchestrator.core.run import Instance
 from orchestrator.errors import GpujobError
 from orchestrator.ports import Clock, Listing, Provider, ProviderInstance, Tasks

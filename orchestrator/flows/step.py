@@ -13,8 +13,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from orchestrator.core.codec import from_json
-from orchestrator.core.decide import (
+from orchestrator.core.actions import (
     Action,
     Create,
     Deadlines,
@@ -29,8 +28,9 @@ from orchestrator.core.decide import (
     Stop,
     Terminate,
     Wait,
-    decide,
 )
+from orchestrator.core.codec import from_json
+from orchestrator.core.decide import decide
 from orchestrator.core.plan import Plan
 from orchestrator.core.redact import Redactor, secret_values
 from orchestrator.core.run import Instance, Lease, Run, Seal

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from orchestrator.core.decide import missing_here
+from orchestrator.core.holdings import missing_here
 from orchestrator.core.run import Run, Seal
 
 ASSUMED_BYTES_PER_S = 20e6

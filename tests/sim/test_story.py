@@ -11,8 +11,8 @@ import pytest
 from kit.history import planned
 
 from orchestrator.adapters.sqlite import SqliteLedger
+from orchestrator.core.actions import Deadlines
 from orchestrator.core.codec import to_json
-from orchestrator.core.decide import Deadlines
 from orchestrator.core.offer import Need, Offer
 from orchestrator.core.plan import CheckpointPlan, Plan, ResumePlan
 from orchestrator.core.run import Event, Limits, Run, fold_all

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -40,9 +41,10 @@ from kit.history import (
     terminating,
 )
 
-from orchestrator.core.decide import (
+from orchestrator.core.actions import (
     Action,
     Create,
+    Deadlines,
     Drain,
     Drained,
     Finish,
@@ -54,11 +56,16 @@ from orchestrator.core.decide import (
     Stop,
     Terminate,
     Wait,
-    crashes_spent,
-    decide,
-    newest_source,
 )
-from orchestrator.core.run import Source
+from orchestrator.core.decide import decide
+from orchestrator.core.holdings import crashes_spent, newest_source
+from orchestrator.core.offer import Offer
+from orchestrator.core.run import Run, Source
+
+
+def choose(run: Run, offers: tuple[Offer, ...], seen: Seen, now: datetime) -> Action:
+    return decide(run, offers, seen, now, Deadlines())
+
 
 PRESENT = Seen(presence={BOX: "present"}, agent_alive=True)
 GONE = Seen(presence={BOX: "gone"}, agent_alive=True)
@@ -281,7 +288,7 @@ CASES: dict[str, tuple[tuple[Told, ...], Seen, Action | type[Action]]] = {
 @pytest.mark.parametrize("case", CASES)
 def test_decide(case: str) -> None:
     told, observation, expected = CASES[case]
-    action = decide(run_of(*told), OFFERS, observation, at(100))
+    action = choose(run_of(*told), OFFERS, observation, at(100))
     if isinstance(expected, type):
         assert isinstance(action, expected), action
     else:
@@ -305,14 +312,14 @@ def test_decide(case: str) -> None:
     ids=["done", "no final", "error after the end", "oom", "teardown", "capacity"],
 )
 def test_outcomes(told: tuple[Told, ...], state: str, code: str) -> None:
-    action = decide(run_of(*told), OFFERS, PRESENT, at(100))
+    action = choose(run_of(*told), OFFERS, PRESENT, at(100))
     assert isinstance(action, Drain)
     assert (action.outcome.state, action.outcome.code) == (state, code)
 
 
 def test_a_final_that_stopped_early_is_no_success() -> None:
     early = ("checkpoint.sealed", {**sealed(60, final=True)[1], "step": 40})
-    action = decide(run_of(*TRAINING, exited(), early, settled()), OFFERS, PRESENT, at(100))
+    action = choose(run_of(*TRAINING, exited(), early, settled()), OFFERS, PRESENT, at(100))
     assert isinstance(action, Drain)
     assert action.outcome.code == "incomplete"
 
@@ -322,8 +329,8 @@ def test_the_budget_begins_the_drain_before_it_is_passed() -> None:
     run = replace(run, limits=replace(run.limits, budget_usd=1.0))
     # $1 an hour: after 59 minutes and with a drain of two minutes ahead the dollar is spent.
     observation = seen(expected_drain_s=120)
-    assert isinstance(decide(run, OFFERS, observation, at(57 * 60)), Wait)
-    action = decide(run, OFFERS, observation, at(59 * 60))
+    assert isinstance(choose(run, OFFERS, observation, at(57 * 60)), Wait)
+    action = choose(run, OFFERS, observation, at(59 * 60))
     assert isinstance(action, Drain)
     assert action.outcome.code == "budget"
 
@@ -335,7 +342,7 @@ def unknown_step(number: int = 1) -> Told:
 
 def test_final_weights_of_unknown_step_after_a_crash_are_no_success() -> None:
     run = run_of(*TRAINING, sealed(10), exited(rc=1, why="crash"), unknown_step(), settled())
-    assert isinstance(decide(run, OFFERS, PRESENT, at(100)), Start)
+    assert isinstance(choose(run, OFFERS, PRESENT, at(100)), Start)
 
 
 def test_final_weights_of_an_attempt_that_crashed_are_not_the_runs() -> None:
@@ -349,8 +356,8 @@ def test_final_weights_of_an_attempt_that_crashed_are_not_the_runs() -> None:
 
 def test_a_box_that_never_says_that_it_settled_has_its_time() -> None:
     run = run_of(*TRAINING, sealed(10), exited(rc=1, why="crash"))
-    assert isinstance(decide(run, OFFERS, PRESENT, at(300)), Wait)
-    assert isinstance(decide(run, OFFERS, PRESENT, at(3000)), Start)
+    assert isinstance(choose(run, OFFERS, PRESENT, at(300)), Wait)
+    assert isinstance(choose(run, OFFERS, PRESENT, at(3000)), Start)
 
 
 @pytest.mark.parametrize(
@@ -365,15 +372,15 @@ def test_a_start_is_late_only_when_nothing_moves(
     observation = seen(
         busy=frozenset({"start:1"}), moving_at=moving_at, watching_since=watching_since
     )
-    assert isinstance(decide(run, OFFERS, observation, at(3500)), expected)
+    assert isinstance(choose(run, OFFERS, observation, at(3500)), expected)
 
 
 def test_a_drain_that_stands_still_ends() -> None:
     run = run_of(*ENDED, drain())
-    assert isinstance(decide(run, OFFERS, PRESENT, at(7000)), Wait)
-    assert decide(run, OFFERS, PRESENT, at(8000)) == Drained(("checkpoint-60", "final"))
+    assert isinstance(choose(run, OFFERS, PRESENT, at(7000)), Wait)
+    assert choose(run, OFFERS, PRESENT, at(8000)) == Drained(("checkpoint-60", "final"))
     moving = seen(moving_at=at(7900))
-    assert isinstance(decide(run, OFFERS, moving, at(8000)), Wait)
+    assert isinstance(choose(run, OFFERS, moving, at(8000)), Wait)
 
 
 def test_crashes_without_a_step_gained_count_double() -> None:
@@ -414,5 +421,5 @@ def test_decide_always_answers_and_never_leaves_a_terminal_state(
         run = run_of(*histories[1:])
     except IndexError:
         return
-    action = decide(run, OFFERS, Seen(presence={BOX: presence}), at(later_s))
+    action = choose(run, OFFERS, Seen(presence={BOX: presence}), at(later_s))
     assert not run.terminal or isinstance(action, Wait)

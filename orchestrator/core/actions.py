@@ -1,0 +1,124 @@
+"""What `decide` looks at and what it answers: one observation, one action."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Literal
+
+from orchestrator.core.offer import Offer
+from orchestrator.core.run import Outcome, Source
+
+Presence = Literal["present", "broken", "gone", "unknown"]
+
+
+@dataclass(frozen=True)
+class Deadlines:
+    """How long each wait may last, in seconds. Nothing waits for ever."""
+
+    boot_s: float = 600.0
+    prepare_s: float = 7200.0
+    start_s: float = 600.0
+    settle_s: float = 600.0
+    stop_grace_s: float = 120.0
+    drain_s: float = 7200.0
+    silent_s: float = 300.0
+    deaf_s: float = 3600.0
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One observation.
+
+    `presence` is the provider's newest word about each instance: "unknown" when it has not
+    been asked since, or could not answer, and UNKNOWN is never GONE. `silent` says since when a
+    box has not been heard. `busy` are the keys of running tasks, `waiting` those that may not
+    be tried again yet, `gave_up` those that no retry will help. `ended` are the instances whose
+    terminate call has returned to this process. `moving_at` is when a transfer last gained bytes,
+    `watching_since` when this process began to look: what stood still before is nobody's fault.
+    """
+
+    presence: Mapping[str, Presence] = field(default_factory=dict)
+    agent_alive: bool | None = None
+    silent: Mapping[str, datetime] = field(default_factory=dict)
+    busy: frozenset[str] = frozenset()
+    waiting: frozenset[str] = frozenset()
+    gave_up: Mapping[str, str] = field(default_factory=dict)
+    ended: frozenset[str] = frozenset()
+    moving_at: datetime | None = None
+    watching_since: datetime | None = None
+    expected_drain_s: float = 60.0
+
+
+@dataclass(frozen=True)
+class Wait:
+    why: str
+
+
+@dataclass(frozen=True)
+class Create:
+    """Rent `offer`; `instance` names an intent that is already on record and unanswered."""
+
+    offer: Offer
+    instance: str | None = None
+
+
+@dataclass(frozen=True)
+class Prepare:
+    instance: str
+
+
+@dataclass(frozen=True)
+class Start:
+    """Start the trainer. `attempt` names an intent that is already on record."""
+
+    instance: str
+    resume: Source | None
+    attempt: int | None = None
+
+
+@dataclass(frozen=True)
+class Resume:
+    """Give this instance up as lost; the next steps resume elsewhere."""
+
+    instance: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Stop:
+    attempt: int
+    signal: Literal["TERM", "KILL"]
+
+
+@dataclass(frozen=True)
+class Drain:
+    outcome: Outcome
+
+
+@dataclass(frozen=True)
+class Drained:
+    missing: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Terminate:
+    instance: str
+
+
+@dataclass(frozen=True)
+class Gone:
+    """The provider's list proves that the instance does not exist any more."""
+
+    instance: str
+
+
+@dataclass(frozen=True)
+class Finish:
+    pass
+
+
+Action = (
+    Wait | Create | Prepare | Start | Resume | Stop | Drain | Drained | Terminate | Gone | Finish
+)

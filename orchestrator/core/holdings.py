@@ -1,0 +1,54 @@
+"""Questions about a run that more than one part asks: what is here, what is missing, what a crash
+has cost."""
+
+from __future__ import annotations
+
+from orchestrator.core.run import Run, Seal, Source
+
+
+def newest_source(run: Run, on_box: str | None) -> Source | None:
+    """The checkpoint to resume from: the highest step that is mirrored here or sealed on the
+    living box `on_box`; among equals the youngest."""
+    held = [
+        seal
+        for seal in run.seals
+        if seal.step is not None
+        and not seal.final
+        and seal.digest not in run.unusable
+        and (seal.digest in run.mirrored or (seal.instance == on_box and not seal.failed))
+    ]
+    if not held:
+        return None
+    best = max(held, key=lambda seal: (seal.step or 0, seal.sealed_at))
+    return Source(best.name, best.step or 0, best.digest)
+
+
+def missing_here(run: Run) -> tuple[Seal, ...]:
+    """Sealed on a box that may still be reached, and not mirrored."""
+    lost = {each.id for each in run.instances if each.lost or each.gone_at}
+    return tuple(
+        seal
+        for seal in run.seals
+        if seal.digest not in run.mirrored and seal.instance not in lost and not seal.failed
+    )
+
+
+def never_came(run: Run) -> tuple[str, ...]:
+    """Names of checkpoints that a box reported complete and of which no copy is here."""
+    here = {seal.name for seal in run.seals if seal.digest in run.mirrored}
+    return tuple(dict.fromkeys(seal.name for seal in run.seals if seal.name not in here))
+
+
+def crashes_spent(run: Run) -> int:
+    """Crashes that count against the budget: one that gained no step since the attempt before
+    counts double."""
+    spent = 0
+    for attempt in run.attempts:
+        if attempt.ended_at is None or attempt.lost or attempt.rc == 0:
+            continue
+        started_from = attempt.resume.step if attempt.resume else 0
+        reached = max(
+            (seal.step or 0 for seal in run.seals if seal.attempt == attempt.number), default=0
+        )
+        spent += 1 if reached > started_from else 2
+    return spent
