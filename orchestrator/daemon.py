@@ -8,6 +8,7 @@ import signal
 from collections.abc import Callable
 
 from orchestrator.core.codec import to_json
+from orchestrator.daemon_lock import Lock
 from orchestrator.errors import StaleLease
 from orchestrator.flows.step import Stepper, World, summary
 
@@ -49,7 +50,9 @@ class Scheduler:
                 self._let_go(run)
         except StaleLease as error:
             log.warning("%s", error)
-            self._steppers.pop(run).close()
+            stale = self._steppers.pop(run, None)
+            if stale:
+                stale.close()
         except Exception:
             # One run's trouble is not the others'. What is rented stays on record, and the next
             # step looks again.
@@ -78,21 +81,31 @@ class Scheduler:
         beside.replace(path)
 
 
-def serve(
-    world: World, *, until_idle: bool = True, stop: Callable[[], bool] = lambda: False
-) -> None:
-    """Step all runs until none has been live for a while. Requests come through the ledger."""
+def serve(world: World, lock: Lock, *, until_idle: bool, stop: Callable[[], bool]) -> None:
+    """Step all runs until a signal, or until none has been live for a while. Requests come
+    through the ledger."""
     scheduler = Scheduler(world)
     idle_since = world.clock.monotonic()
     try:
         while not stop():
             if scheduler.turn():
                 idle_since = world.clock.monotonic()
-            elif until_idle and world.clock.monotonic() - idle_since > IDLE_S:
+            idle_s = world.clock.monotonic() - idle_since
+            if until_idle and idle_s > IDLE_S and _may_leave(world, lock):
                 return
             world.clock.wait(STEP_S)
     finally:
         scheduler.close()
+
+
+def _may_leave(world: World, lock: Lock) -> bool:
+    """First take the words back, then look once more: a run recorded before is seen here, and
+    whoever records one later finds no daemon and starts the next."""
+    lock.hush()
+    if not world.ledger.active():
+        return True
+    lock.speak()
+    return False
 
 
 def run_alone(world: World, run: str, stop: Callable[[], bool]) -> None:

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
-from orchestrator.daemon_lock import hold_lock
+from orchestrator.daemon_lock import Words, read_words
 from orchestrator.errors import Missing
 from orchestrator.settings import Settings
 from orchestrator.version import VERSION
 from orchestrator.wiring import make_clock
 
 START_S = 20.0
+LOOK_S = 0.05
 # The daemon outlives the shell that started it and must not carry that shell's secrets.
 _INHERITED = re.compile(
     r"PATH|HOME|USER|LOGNAME|SHELL|LANG(UAGE)?|LC_\w+|TZ|TMPDIR|TERM|VIRTUAL_ENV"
@@ -27,22 +26,24 @@ _INHERITED = re.compile(
 
 
 def ensure_daemon(settings: Settings) -> None:
-    """Return when a daemon of this version holds the lock; replace an older one.
+    """Return when a daemon of this version runs that will see what is in the ledger now; replace
+    an older one.
 
-    Raises Missing with the daemon's last words when none comes up."""
+    A daemon takes its words back before it looks at the ledger for the last time: whoever reads
+    them after a request was written is heard. Raises Missing when none comes up."""
     clock = make_clock()
     deadline = clock.monotonic() + START_S
     process: subprocess.Popen[bytes] | None = None
     while clock.monotonic() < deadline:
-        holder = _holder(settings.state)
-        if holder and holder.get("version") == VERSION:
+        words = _words(settings.state)
+        if words and words.version == VERSION:
             return
-        if holder:
-            with contextlib.suppress(ProcessLookupError, TypeError):
-                os.kill(holder["pid"], signal.SIGTERM)
+        if words:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(words.holder.pid, signal.SIGTERM)
         elif process is None or process.poll() is not None:
             process = _spawn(settings)
-        clock.wait(0.05)
+        clock.wait(LOOK_S)
     raise Missing(
         f"the daemon did not start: {_last_words(settings.state / 'daemon.log')}",
         hint="`gpujob daemon` runs it in the foreground and shows why",
@@ -53,21 +54,14 @@ def clean_environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if _INHERITED.fullmatch(name)}
 
 
-def _holder(state: Path) -> dict[str, Any] | None:
-    """What the daemon that holds the lock says of itself, None when nobody holds it."""
+def _words(state: Path) -> Words | None:
     try:
-        with hold_lock(state, None) as free:
-            if free:
-                return None
-        said = json.loads((state / "daemon.lock").read_text() or "{}")
-    except ValueError:
-        return {}
+        return read_words(state)
     except OSError as error:
         raise Missing(
             f"the state folder {state} cannot be used: {error}",
             hint="make it writable, or set GPUJOB_HOME to another folder",
         ) from error
-    return said if isinstance(said, dict) else {}
 
 
 def _spawn(settings: Settings) -> subprocess.Popen[bytes]:

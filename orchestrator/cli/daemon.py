@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 
 import click
 
@@ -22,8 +23,8 @@ def command(until_idle: bool) -> None:
     It is started by itself when a verb needs it; one a state folder.
     """
     config = settings()
-    with hold_lock(config.state, VERSION) as held:
-        if not held:
+    with hold_lock(config.state, VERSION) as lock:
+        if lock is None:
             if until_idle:
                 return
             raise GpujobError("a daemon runs already", hint="`gpujob ps` shows what it does")
@@ -31,4 +32,8 @@ def command(until_idle: bool) -> None:
             level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
         )
         logging.getLogger("paramiko").setLevel(logging.WARNING)
-        serve(make_world(config), until_idle=until_idle, stop=stop_on_signals())
+        serve(make_world(config), lock, until_idle=until_idle, stop=stop_on_signals())
+    # Tasks that still run act for a lease that was let go. They end with the process, at once:
+    # whatever they had begun, the next daemon finds as after a crash.
+    logging.shutdown()
+    os._exit(0)

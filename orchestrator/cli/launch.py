@@ -53,8 +53,12 @@ def command(
     click.echo(f"\nlaunched {run_id}")
     if foreground:
         run_alone(make_world(config), run_id, stop_on_signals())
-        finish(ledger.run(run_id))
-        return
+        if ledger.run(run_id).terminal:
+            finish(ledger.run(run_id))
+            return
+        ensure_daemon(config)
+        click.echo(detach_words(run_id), err=True)
+        raise click.exceptions.Exit(130)
     ensure_daemon(config)
     if detach:
         click.echo(f"hint: `gpujob watch {run_id}` shows it, `gpujob teardown {run_id}` ends it")

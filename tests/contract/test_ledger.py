@@ -6,6 +6,8 @@ import multiprocessing
 import os
 import signal
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -184,3 +186,31 @@ def test_what_was_acknowledged_survives_a_kill(tmp_path: Path, clock: ManualCloc
     ledger = _open(tmp_path, clock)
     assert len(ledger.events(RUN)) - 1 in (told, told + 1)
     assert ledger.run(RUN) == fold_all(RUN, ledger.events(RUN))
+
+
+def _count_events(folder: Path) -> int:
+    """In a process of its own, which opens the ledger and closes it again."""
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from orchestrator.adapters.clock import SystemClock\n"
+        "from orchestrator.adapters.sqlite import SqliteLedger\n"
+        "from orchestrator.holder import Holder\n"
+        "ledger = SqliteLedger(Path(sys.argv[1]), SystemClock(), Holder.current())\n"
+        f"print(len(ledger.events({RUN!r}))); ledger.close()"
+    )
+    command = [sys.executable, "-c", code, str(folder / "ledger.db")]
+    return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+
+def test_two_ledgers_in_one_process_lose_nothing_to_a_third(
+    tmp_path: Path, clock: ManualClock
+) -> None:
+    """To open and close the file beside SQLite drops its locks (POSIX): another process would
+    then believe that it is alone, and delete the journal under the living writer."""
+    first = _open(tmp_path, clock)
+    epoch = _begin(first)
+    second = _open(tmp_path, clock)
+    for told in range(2, 6):
+        second.append(RUN, *sealed(told), epoch=epoch)
+        assert _count_events(tmp_path) == told
+    assert len(first.events(RUN)) == 5

@@ -360,3 +360,19 @@ def test_an_agent_command_is_quoted() -> None:
     command = agent_command(RUN, "start", "--instance", "a b")
     assert command.startswith(f"'python3' '.gpujob/{RUN}/agent.pyz' 'start' '--root'")
     assert command.endswith("'--instance' 'a b'")
+
+
+def test_a_closed_shell_runs_nothing_any_more(shell: Shell) -> None:
+    assert shell.run("echo there").stdout == "there\n"
+    shell.close()
+    with pytest.raises(Unreachable, match="closed"):
+        shell.run("echo again")
+
+
+def test_closing_cuts_off_a_command_that_runs(shell: Shell) -> None:
+    shell.run("true")
+    timer = threading.Timer(0.3, shell.close)
+    timer.start()
+    with pytest.raises(Unreachable):
+        shell.run("sleep 30", timeout_s=20)
+    timer.join()

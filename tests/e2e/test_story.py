@@ -153,6 +153,30 @@ def test_ctrl_c_leaves_it_running(place: Place) -> None:
     place.run("teardown", run)
 
 
+def test_ctrl_c_in_the_foreground_hands_the_run_to_the_daemon(place: Place) -> None:
+    job = job_with_record(place)
+    words = ["launch", str(job), "--yes", "--foreground"]
+    launch = subprocess.Popen(
+        [sys.executable, "-m", "orchestrator.cli", *words],
+        env=place.env,
+        cwd=place.folder,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    wait_until(lambda: "demo-" in place.run("ps").stdout, 20, "the run")
+    run = json.loads(place.run("ps", "--json").stdout)["run"]
+    place.wait_for(run, "checkpoint.sealed")
+    launch.send_signal(signal.SIGINT)
+    told, said = launch.communicate(timeout=30)
+    assert launch.returncode == 130, told + said
+    assert "so does what it costs" in said
+    assert place.run("watch", run).returncode == 0
+    check_mirror(place, ALL)
+    assert len(attempts(place, run)) == 1
+
+
 def test_secrets_stay_where_they_belong(place: Place) -> None:
     secret = "canary-" + hashlib.sha256(os.urandom(8)).hexdigest()
     job = job_with_record(

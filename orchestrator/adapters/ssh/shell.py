@@ -32,11 +32,12 @@ then mv -f -- {part} {path}; else rm -f -- {part}; exit 1; fi"""
 
 
 class FabricShell:
-    """Connects at first use, and again after a failure."""
+    """Connects at first use, and again after a failure; never again once it was closed."""
 
     def __init__(self, endpoint: Endpoint, *, key: Path, pinned: list[str]) -> None:
         self._endpoint = check_endpoint(endpoint)
         self._connection = _connection(endpoint, key, pinned)
+        self._closed = False
 
     def run(
         self, command: str, *, stdin: bytes = b"", timeout_s: float = 60.0, check: bool = True
@@ -59,17 +60,26 @@ class FabricShell:
         self.run(put_command(path, size=len(data), mode=mode), stdin=data)
 
     def close(self) -> None:
-        self._connection.close()
+        """From any thread: a command that runs is cut off, and none is run any more."""
+        self._closed = True
+        self._drop()
 
     def _open(self) -> None:
+        self._refuse_when_closed()
         if self._connection.is_connected:
             return
         self._connection.close()
         self._connection.open()
+        # It may have been closed while it was being opened.
+        self._refuse_when_closed()
         transport = self._connection.transport
         transport.set_keepalive(5)
         # paramiko leaves Nagle on, which stalls small exchanges for 40 ms each.
         transport.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def _refuse_when_closed(self) -> None:
+        if self._closed:
+            raise Unreachable(f"the connection to {self._endpoint.instance} was closed")
 
     @contextmanager
     def _mapped(self) -> Iterator[None]:
