@@ -16,7 +16,7 @@ pytestmark = pytest.mark.e2e
 
 
 def test_attach_shows_the_trainer_and_detaches(place: Place) -> None:
-    run = place.launch(place.job("--step-s 0.3"))
+    run = place.launch(place.job("--step-s 1"))
     place.wait_for(run, "attempt.started")
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
@@ -31,8 +31,7 @@ def test_attach_shows_the_trainer_and_detaches(place: Place) -> None:
     os.close(theirs)
     try:
         assert "training from step 0" in _read_until(ours, "training from step 0")
-        os.write(ours, b"\x02d")
-        assert "detached" in _read_until(ours, "detached")
+        assert "detached" in _detach(ours)
         assert process.wait(timeout=20) == 0
     finally:
         process.kill()
@@ -50,9 +49,20 @@ def test_attach_needs_a_terminal_and_a_box(place: Place) -> None:
     assert "no box" in place.run("attach", run, check=9).stderr
 
 
-def _read_until(terminal: int, words: str) -> str:
+def _detach(terminal: int) -> str:
+    """Ctrl-B D, again while tmux is not yet listening: it draws before it reads keys."""
     seen = ""
-    deadline = time.monotonic() + 30
+    for _ in range(15):
+        os.write(terminal, b"\x02d")
+        seen += _read_until(terminal, "detached", timeout_s=2)
+        if "detached" in seen:
+            break
+    return seen
+
+
+def _read_until(terminal: int, words: str, timeout_s: float = 30) -> str:
+    seen = ""
+    deadline = time.monotonic() + timeout_s
     while words not in seen and time.monotonic() < deadline:
         if select.select([terminal], [], [], 0.2)[0]:
             try:

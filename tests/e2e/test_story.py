@@ -134,7 +134,7 @@ def test_a_home_that_only_the_box_sees(place: Place) -> None:
 
 
 def test_ctrl_c_leaves_it_running(place: Place) -> None:
-    run = place.launch(job_with_record(place))
+    run = place.launch(job_with_record(place, "--step-s 1"))
     watch = subprocess.Popen(
         [sys.executable, "-m", "orchestrator.cli", "watch", run],
         env=place.env,
@@ -154,7 +154,7 @@ def test_ctrl_c_leaves_it_running(place: Place) -> None:
 
 
 def test_ctrl_c_in_the_foreground_hands_the_run_to_the_daemon(place: Place) -> None:
-    job = job_with_record(place)
+    job = job_with_record(place, "--step-s 0.3")
     words = ["launch", str(job), "--yes", "--foreground"]
     launch = subprocess.Popen(
         [sys.executable, "-m", "orchestrator.cli", *words],
@@ -183,7 +183,8 @@ def test_secrets_stay_where_they_belong(place: Place) -> None:
         place,
         secrets=["CANARY"],
         setup='test -n "$CANARY"',
-        run=f"python3 trainer.py --record {place.folder}/record.jsonl --steps 40 {{resume}} "
+        run=f"python3 trainer.py --record {place.folder}/record.jsonl "
+        "--steps 40 --step-s 0.3 {resume} "
         '&& echo "the secret is $CANARY"',
     )
     run = place.launch(job, CANARY=secret)

@@ -103,7 +103,8 @@ class Place:
 
     def kill_daemon(self) -> None:
         pid = self.daemon_pid()
-        assert pid, "no daemon runs"
+        if pid is None:
+            return  # on a slow machine it may have done its work and left
         os.kill(pid, signal.SIGKILL)
         wait_until(lambda: not Path(f"/proc/{pid}/environ").exists() or _zombie(pid), 10, "death")
 
