@@ -63,11 +63,14 @@ def make_boxes(settings: Settings) -> SshBoxes:
 
 def make_shop(settings: Settings) -> Shop:
     """What `launch` plans with."""
-    from orchestrator.adapters.stamp import check_stamp
+    from orchestrator.adapters.stamp import Stamp, check_stamp, set_stamp
     from orchestrator.flows.launch import Shop
 
+    def claim(folder: Path, run: str) -> None:
+        set_stamp(folder, Stamp(run, open_ledger(settings).id))
+
     providers = make_providers(settings, make_clock())
-    return Shop(make_trees(settings), providers, check_stamp)
+    return Shop(make_trees(settings), providers, check_stamp, claim)
 
 
 def make_world(settings: Settings) -> World:
@@ -112,10 +115,11 @@ def copy_published(checkpoint: Held, dest: Path) -> bool:
     return copy_out(checkpoint, dest)
 
 
-def attach_command(settings: Settings, run: str, instance: Instance) -> list[str]:
-    """The ssh command line that shows the trainer's tmux session on the box."""
+def attach_command(settings: Settings, run: str, instance: Instance, *, keys: bool) -> list[str]:
+    """The ssh command line that shows the trainer's tmux session on the box; without `keys` it
+    is for looking, and a Ctrl-C there ends nothing."""
     from orchestrator.core.commands import agent_root
     from orchestrator.flows.box import endpoint_of
 
     ssh = make_boxes(settings).attach_command(endpoint_of(instance), run)
-    return [*ssh, f"cd {agent_root(run)} && exec tmux -S tmux.sock attach"]
+    return [*ssh, f"cd {agent_root(run)} && exec tmux -S tmux.sock attach{'' if keys else ' -r'}"]

@@ -98,6 +98,8 @@ class _Walk:
             is_folder = entry.is_dir(follow_symlinks=False)
             if is_never(entry.name) or self._is_ignored(name + "/" * is_folder):
                 continue
+            if is_folder and (path / ".gpujob" / "run.json").is_file():
+                continue  # a mirror: checkpoints that came home are no code
             if is_folder:
                 yield from self.files(path)
             elif why := self._obstacle(path, name):

@@ -14,8 +14,9 @@ from orchestrator.wiring import attach_command, open_ledger
 
 @click.command()
 @click.argument("run", required=False)
-def command(run: str | None) -> None:
-    """Look at the trainer of RUN in its tmux; Ctrl-B D leaves it running."""
+@click.option("--keys", is_flag=True, help="Send keys too: Ctrl-C then reaches the trainer.")
+def command(run: str | None, keys: bool) -> None:
+    """Look at the trainer of RUN in its tmux; Ctrl-B D leaves, and the trainer goes on."""
     config = settings()
     found = choose_run(open_ledger(config), run)
     instance = found.instance
@@ -25,5 +26,5 @@ def command(run: str | None) -> None:
         raise GpujobError(
             "attach needs a terminal", hint=f"`gpujob logs {found.id}` prints the log"
         )
-    words = attach_command(config, found.id, instance)
+    words = attach_command(config, found.id, instance, keys=keys)
     os.execvp(words[0], words)

@@ -30,7 +30,7 @@ def choose_run(ledger: Ledger, wanted: str | None) -> Run:
     if wanted:
         return _named(ledger, wanted)
     runs = ledger.runs()
-    here = [run for run in runs if Path(run.folder) in (Path.cwd(), *Path.cwd().parents)]
+    here = _of_this_folder(runs)
     if here or len(runs) == 1:
         return (here or runs)[0]
     if not runs:
@@ -42,6 +42,18 @@ def choose_run(ledger: Ledger, wanted: str | None) -> Run:
     )
 
 
+def choose_live_run(ledger: Ledger, wanted: str | None) -> Run:
+    """As `choose_run`, for a verb that ends something: of several live runs one must be named."""
+    if wanted is None:
+        live = [run for run in _of_this_folder(ledger.runs()) if not run.terminal]
+        if len(live) > 1:
+            raise Ambiguous(
+                f"{len(live)} runs of this folder are live: {', '.join(run.id for run in live)}",
+                hint=f"say which, such as `gpujob teardown {live[0].id}`; nothing was ended",
+            )
+    return choose_run(ledger, wanted)
+
+
 def emit(as_json: bool, text: str, records: Iterable[Any]) -> None:
     """Data to stdout: the text, or one JSON object a line."""
     if not as_json:
@@ -49,6 +61,10 @@ def emit(as_json: bool, text: str, records: Iterable[Any]) -> None:
         return
     for record in records:
         click.echo(json.dumps(to_json(record), sort_keys=True))
+
+
+def _of_this_folder(runs: list[Run]) -> list[Run]:
+    return [run for run in runs if Path(run.folder) in (Path.cwd(), *Path.cwd().parents)]
 
 
 def is_interactive() -> bool:

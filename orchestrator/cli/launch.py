@@ -49,7 +49,7 @@ def command(
         return
     _confirm(yes)
     ledger = open_ledger(config)
-    run_id, plan = record(plan, values, ledger=ledger, trees=shop.trees, state=config.state)
+    run_id, plan = record(plan, values, ledger=ledger, shop=shop, state=config.state)
     click.echo(f"\nlaunched {run_id}")
     if foreground:
         run_alone(make_world(config), run_id, stop_on_signals())

@@ -6,7 +6,7 @@ import click
 
 from orchestrator.cli.background import ensure_daemon
 from orchestrator.cli.follow import detach_words, follow
-from orchestrator.cli.home import choose_run, is_interactive, settings
+from orchestrator.cli.home import choose_live_run, is_interactive, settings
 from orchestrator.errors import RunEnded
 from orchestrator.views.ending import ending_text
 from orchestrator.wiring import make_clock, open_ledger
@@ -17,7 +17,9 @@ STILL_BILLING = 8
 @click.command()
 @click.argument("run", required=False)
 @click.option("--reason", default="asked for", help="A word for the record.")
-@click.option("--wait", "wait_s", default=3600.0, help="Seconds to wait for the proof.")
+@click.option(
+    "--wait", "wait_s", default=3600.0, show_default=True, help="Seconds to wait for the proof."
+)
 def command(run: str | None, reason: str, wait_s: float) -> None:
     """Bring home what is missing, end everything RUN rents, and prove that it is gone.
 
@@ -25,7 +27,7 @@ def command(run: str | None, reason: str, wait_s: float) -> None:
     """
     config = settings()
     ledger = open_ledger(config)
-    found = choose_run(ledger, run)
+    found = choose_live_run(ledger, run)
     if not found.terminal:
         ledger.append(found.id, "requested.teardown", {"reason": reason})
         ensure_daemon(config)

@@ -144,8 +144,12 @@ def _after_exit(run: Run, now: datetime, deadlines: Deadlines) -> Outcome | None
         return Outcome("SUCCEEDED", reason, "done")
     if attempt.why in FATAL:
         return Outcome("FAILED", _crash_words(attempt), FATAL[attempt.why])
-    if crashes_spent(run) > run.limits.crash:
-        return Outcome("FAILED", _crash_words(attempt), "crash")
+    spent = crashes_spent(run)
+    if spent > run.limits.crash:
+        why = (
+            f"; {spent} crashes spent of {run.limits.crash} (one that gained no checkpoint is two)"
+        )
+        return Outcome("FAILED", _crash_words(attempt) + why, "crash")
     return None
 
 

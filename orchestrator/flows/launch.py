@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets as random
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,6 +31,7 @@ class Shop:
     trees: Trees
     providers: Mapping[str, Provider]
     check_mirror: Callable[[Path], None]
+    claim_mirror: Callable[[Path, str], None]
 
 
 def make_plan(job: Job, shop: Shop) -> Plan:
@@ -77,9 +79,10 @@ def secret_values(plan: Plan, environ: Mapping[str, str], dotenv: Path) -> dict[
 
 
 def record(
-    plan: Plan, values: Mapping[str, str], *, ledger: Ledger, trees: Trees, state: Path
+    plan: Plan, values: Mapping[str, str], *, ledger: Ledger, shop: Shop, state: Path
 ) -> tuple[str, Plan]:
-    """Snapshot the code, keep the secrets, and put the run on record: the daemon does the rest."""
+    """Snapshot the code, keep the secrets, claim the mirror folder, and put the run on record:
+    the daemon does the rest. Raises BadJobFile when another run has the folder."""
     run = f"{plan.name}-{random.token_hex(3)}"
     mirror = fill(plan.checkpoints.mirror, {"run_id": run})
     plan = replace(plan, checkpoints=replace(plan.checkpoints, mirror=mirror))
@@ -88,10 +91,15 @@ def record(
         folder.mkdir(parents=True, mode=0o700)
         for upload in plan.uploads:
             if upload.what == "code":
-                trees.snapshot(Path(upload.source), upload.tree, folder / "code")
+                shop.trees.snapshot(Path(upload.source), upload.tree, folder / "code")
         if values:
             _write_private(folder / "secrets.env", values)
+        shop.claim_mirror(Path(mirror), run)
+    except BadJobFile:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
     except OSError as error:
+        shutil.rmtree(folder, ignore_errors=True)
         raise Missing(
             f"the state folder {state} cannot be written: {error}; nothing was rented",
             hint="free some room there, or set GPUJOB_HOME to another folder",

@@ -93,6 +93,7 @@ class Stepper:
         self._born_at = world.clock.now()
         self._backoff = Backoff()
         self._gave_up: dict[str, str] = {}
+        self.troubles: dict[str, str] = {}
         self._ended: set[str] = set()
         self._create_ended_at: dict[str, datetime] = {}
         self._redactor = Redactor(_known_secrets(self._folder / "secrets.env"))
@@ -156,10 +157,12 @@ class Stepper:
     def _take_result(self, verb: str, rest: str, key: str, task: Task) -> None:
         if task.state == "done":
             self._backoff.cleared(key)
+            self.troubles.pop(verb, None)
             self._succeeded(verb, rest, key, task.result)
         else:
             said = self._redactor.any(describe(task.error))
             log.info("%s %s failed: %s", self.lease.run, key, said)
+            self.troubles[verb] = _shorten(said)
             self._failed(verb, rest, key, task.error)
 
     def _succeeded(self, verb: str, rest: str, key: str, result: Any) -> None:
@@ -450,4 +453,5 @@ def summary(stepper: Stepper) -> Mapping[str, Any]:
         "doing": getattr(stepper.last, "why", type(stepper.last).__name__),
         "heartbeat": stepper.link.heartbeats(),
         "transfer": stepper.transfers.picture(),
+        "troubles": stepper.troubles,
     }

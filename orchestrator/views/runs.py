@@ -9,6 +9,8 @@ from typing import Any
 from orchestrator.core.run import Run, Seal
 from orchestrator.views.words import dollars, duration, size
 
+NOTE = 100
+
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Columns, left aligned, two spaces apart."""
@@ -65,6 +67,8 @@ def _run_row(run: Run, now: datetime) -> Sequence[str]:
     note = run.reason
     if run.still_billing and (run.outcome or run.terminal):
         note = f"still billing; {note}"
+    note = " ".join(note.split())
+    note = note if len(note) <= NOTE else f"{note[:NOTE]}…"
     return (
         run.id,
         str(run.state),

@@ -22,6 +22,7 @@ class Screen:
     def __init__(self, live: bool) -> None:
         self._live = _open_live() if live else None
         self._told_step: object = None
+        self._told_troubles: list[str] = []
 
     def __enter__(self) -> Screen:
         if self._live:
@@ -47,6 +48,11 @@ class Screen:
         if self._live:
             self._live.update("\n".join(_panel(run, picture, now)), refresh=True)
             return
+        troubles = _troubles(picture)
+        if troubles != self._told_troubles:
+            self._told_troubles = troubles
+            for trouble in troubles:
+                click.echo(f"          {trouble}")
         step = picture.last.get("step")
         if isinstance(step, int) and step != self._told_step and step % 10 == 0:
             self._told_step = step
@@ -72,7 +78,19 @@ def _panel(run: Run, picture: Picture, now: datetime) -> list[str]:
     if moving:
         done = f"{size(moving['received'])} of {size(moving['size_bytes'])}"
         lines.append(f"  on its way   {moving['name']}, {done}")
+    lines += [f"  {trouble}" for trouble in _troubles(picture)]
     return [line[: _width()] for line in lines]
+
+
+def _troubles(picture: Picture) -> list[str]:
+    """What failed last and is being tried again, but for the link, which comes and goes."""
+    found = picture.now.get("troubles")
+    told = found if isinstance(found, dict) else {}
+    return [
+        f"trying again: {verb}: {' '.join(str(words).split())[:200]}"
+        for verb, words in sorted(told.items())
+        if verb != "follow"
+    ]
 
 
 def _training(picture: Picture) -> str:

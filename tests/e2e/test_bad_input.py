@@ -140,3 +140,28 @@ def test_the_dry_run_creates_nothing(place: Place) -> None:
     assert plan["ceiling_usd"] == 0
     assert {path.name for path in place.state.iterdir()} <= {"hashes.json"}
     assert not (place.folder / "mirror").exists()
+
+
+def test_a_mirror_that_a_live_run_has_is_refused(place: Place) -> None:
+    job = place.job("--step-s 1")
+    run = place.launch(job)
+    runs = sorted(path.name for path in (place.state / "runs").iterdir())
+    assert run in place.run("launch", str(job), "--yes", "--detach", check=2).stderr
+    assert sorted(path.name for path in (place.state / "runs").iterdir()) == runs == [run]
+    place.run("teardown", run)
+
+
+def test_a_teardown_of_nobody_in_particular_ends_none_of_two(place: Place) -> None:
+    runs = []
+    for name in ("one", "two"):
+        checkpoints = {
+            "path": "out",
+            "resume": {"args": "--resume {checkpoint}"},
+            "mirror": str(place.folder / name),
+        }
+        runs.append(place.launch(place.job("--step-s 1", name=name, checkpoints=checkpoints)))
+    told = place.run("teardown", check=2).stderr
+    assert all(run in told for run in runs)
+    assert not any("requested.teardown" in place.kinds(run) for run in runs)
+    for run in runs:
+        place.run("teardown", run)

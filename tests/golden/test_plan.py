@@ -68,7 +68,7 @@ def folder(tmp_path: Path) -> Path:
 
 def shop(folder: Path) -> Shop:
     provider = Priced(folder / "local", clock=ManualClock())
-    return Shop(LocalTrees(), {"local": provider}, lambda mirror: None)
+    return Shop(LocalTrees(), {"local": provider}, lambda mirror: None, lambda mirror, run: None)
 
 
 def plan_of(folder: Path, *overrides: str) -> Plan:
