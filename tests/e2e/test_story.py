@@ -133,6 +133,11 @@ def test_a_home_that_only_the_box_sees(place: Place) -> None:
     check_mirror(place, ALL)
 
 
+def _hear_ctrl_c() -> None:
+    """A test run that was started in the background ignores SIGINT, and so would its children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_ctrl_c_leaves_it_running(place: Place) -> None:
     run = place.launch(job_with_record(place, "--step-s 1"))
     watch = subprocess.Popen(
@@ -143,6 +148,7 @@ def test_ctrl_c_leaves_it_running(place: Place) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=_hear_ctrl_c,
     )
     place.wait_for(run, "attempt.started")
     watch.send_signal(signal.SIGINT)
@@ -164,6 +170,7 @@ def test_ctrl_c_in_the_foreground_hands_the_run_to_the_daemon(place: Place) -> N
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=_hear_ctrl_c,
     )
     wait_until(lambda: "demo-" in place.run("ps").stdout, 20, "the run")
     run = json.loads(place.run("ps", "--json").stdout)["run"]
