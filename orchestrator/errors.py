@@ -11,10 +11,13 @@ GpujobError
 ├── ProviderError       1
 │   ├── NoCapacity      3   take the next offer
 │   ├── Transient       1   try again
-│   ├── Refused         1   stop and show why
+│   ├── Refused         1   stop and show why; `provider_wide`: nothing else of it either
 │   └── LostAnswer      1   list before anything else
 ├── ShellError          1
 │   ├── Unreachable     1   try again; ask the provider whether the box is there
+│   │   └── Locked      1   the box answers and does not take our key: ensure access, try again
+│   ├── Wiped           1   what was put on the box is gone: prepare it again
+│   ├── Unusable        1   the box is not what was rented: another one
 │   ├── HostKeyChanged  1   stop: somebody else answers
 │   └── CommandFailed   1   the command ran and said no
 └── RunEnded            *   the run finished without success; carries its exit code
@@ -75,7 +78,14 @@ class Transient(ProviderError):
 
 
 class Refused(ProviderError):
-    pass
+    """The provider says no, and will again. `provider_wide` when it is about the account (no or
+    a wrong key, no balance) and not about this one offer."""
+
+    def __init__(
+        self, message: str, hint: str | None = None, *, provider_wide: bool = False
+    ) -> None:
+        super().__init__(message, hint)
+        self.provider_wide = provider_wide
 
 
 class LostAnswer(ProviderError):
@@ -87,6 +97,18 @@ class ShellError(GpujobError):
 
 
 class Unreachable(ShellError):
+    pass
+
+
+class Locked(Unreachable):
+    pass
+
+
+class Wiped(ShellError):
+    pass
+
+
+class Unusable(ShellError):
     pass
 
 

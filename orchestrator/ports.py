@@ -7,12 +7,12 @@ repeated, what it raises. The suites in `tests/contract/` examine every adapter 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from orchestrator.core.offer import Need, Offer
+from orchestrator.core.offer import BootPhase, Need, Offer, Rental
 from orchestrator.core.run import Event, Lease, Run
 from remote.contract import Fact, Manifest
 
@@ -36,6 +36,7 @@ class CreateRequest:
     offer: Offer
     public_key: str
     disk_gb: int
+    rental: Rental = field(default_factory=Rental)
 
 
 InstanceState = Literal["PENDING", "RUNNING", "BROKEN"]
@@ -43,7 +44,13 @@ InstanceState = Literal["PENDING", "RUNNING", "BROKEN"]
 
 @dataclass(frozen=True)
 class ProviderInstance:
-    """One instance as its provider tells it. What is not listed is GONE."""
+    """One instance as its provider tells it. What is not listed is GONE.
+
+    RUNNING means that host, port and user are known; until then `phase` says how far the boot
+    is. `usd_per_hour` is what it costs now: 0 while the provider bills nothing. A
+    `restart_marker` that changed means that the processes on the box are gone. `detail` is the
+    vendor's own word, for a person.
+    """
 
     provider_id: str
     mark: str
@@ -55,6 +62,7 @@ class ProviderInstance:
     user: str | None = None
     restart_marker: str = ""
     detail: str = ""
+    phase: BootPhase = "ready"
 
 
 @dataclass(frozen=True)
@@ -67,13 +75,51 @@ class Listing:
 
 @dataclass(frozen=True)
 class Capabilities:
-    """What a provider can do, as data."""
+    """What a provider can do, as data.
+
+    `poll_s` is how often it is listed while something is about to change, `idle_poll_s` while
+    all is quiet. An instance is gone when `absences` listings in a row lack it, asked
+    `listing_lag_s` or later after its create. `boot_s` bounds each phase of the boot. What it
+    bills is rounded up to `billing_unit_s`. `login_file` is a file on the box that a login
+    sources and a plain command does not.
+    """
 
     self_stop: bool = False
     host_keys: bool = False
     poll_s: float = 15.0
+    idle_poll_s: float = 15.0
     listing_lag_s: float = 0.0
-    boot_deadline_s: float = 600.0
+    absences: int = 1
+    boot_s: Mapping[BootPhase, float] = field(default_factory=dict)
+    billing_unit_s: float = 1.0
+    login_file: str = ""
+
+    @property
+    def boot_deadline_s(self) -> float:
+        """How long a boot may take in all."""
+        return sum(self.boot_s.values()) or 600.0
+
+
+@dataclass(frozen=True)
+class Account:
+    """Who pays, and what is left; None is what the provider does not tell."""
+
+    provider: str
+    who: str
+    balance_usd: float | None = None
+    spend_usd_per_hour: float | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class SelfStop:
+    """The HTTP request by which a box may stop itself, with a token that it finds in its own
+    environment under the name `token_variable`: never one of ours."""
+
+    method: str
+    url: str
+    body: Mapping[str, Any]
+    token_variable: str
 
 
 class Provider(Protocol):
@@ -83,21 +129,22 @@ class Provider(Protocol):
     capabilities: Capabilities
 
     def offers(self, need: Need) -> Sequence[Offer]:
-        """Offers that fit `need`, unordered; empty when nothing fits. Raises Transient, Refused."""
+        """Offers that fit `need`, unordered, one for each place where it may be rented; empty
+        when nothing fits. Raises Transient, Refused."""
         ...
 
     def create(self, request: CreateRequest) -> str:
         """Rent one instance and return its provider id, without waiting for it to run.
 
-        Not repeatable: after LostAnswer the caller lists, for `listing_lag_s`, before it
-        creates again. Raises NoCapacity, Refused, Transient (nothing was rented), LostAnswer.
+        Never sent twice: NoCapacity, Refused and Transient promise that nothing was rented;
+        after LostAnswer the caller lists, for `listing_lag_s`, before it creates anything.
         """
         ...
 
     def list(self) -> Listing:
         """Every instance with a gpujob mark, also foreign ones. Repeatable.
 
-        Absence means gone, `listing_lag_s` after the create. Raises Transient: knows nothing.
+        Absence means gone, see `Capabilities`. Raises Transient, Refused: knows nothing.
         """
         ...
 
@@ -113,11 +160,20 @@ class Provider(Protocol):
         ...
 
     def host_keys(self, provider_id: str) -> Sequence[str]:
-        """The box's public host keys ("ssh-ed25519 AAAA…"); empty when the provider cannot say."""
+        """The box's public host keys ("ssh-ed25519 AAAA…") or their fingerprints ("SHA256:…");
+        empty when the provider cannot say."""
         ...
 
     def logs(self, provider_id: str) -> str:
         """What the machine printed, at most 64 KiB, for a person to read; may be empty."""
+        ...
+
+    def account(self) -> Account:
+        """Whose account the key opens. Raises Refused for a key that is wrong, Transient."""
+        ...
+
+    def self_stop(self, provider_id: str) -> SelfStop | None:
+        """How the box may stop its own billing; None where that is not possible. Asks nobody."""
         ...
 
 
@@ -210,8 +266,13 @@ class Boxes(Protocol):
     """Opens the three ways to a box. Each raises Unreachable or HostKeyChanged."""
 
     def pin(self, instance: str, run: str, host_keys: Sequence[str], host: str, port: int) -> None:
-        """Record the box's host key: `host_keys` when the provider told it, else the key that
-        answers first. A different key afterwards is HostKeyChanged. Repeatable."""
+        """Record the box's host key: what `host_keys` (keys or fingerprints) says when the
+        provider told it, else the key that answers first. A different key afterwards is
+        HostKeyChanged. Repeatable."""
+        ...
+
+    def unpin(self, instance: str, run: str) -> None:
+        """Forget the host key: the box was restarted, and its provider said so."""
         ...
 
     def shell(self, endpoint: Endpoint, run: str) -> Shell: ...
@@ -400,6 +461,7 @@ class Clock(Protocol):
 
 
 __all__ = [
+    "Account",
     "Boxes",
     "Capabilities",
     "Clock",
@@ -415,6 +477,7 @@ __all__ = [
     "Provider",
     "ProviderInstance",
     "Scan",
+    "SelfStop",
     "Shell",
     "Stream",
     "Task",

@@ -27,12 +27,14 @@ from orchestrator.errors import (
     Unreachable,
 )
 from orchestrator.ports import (
+    Account,
     Capabilities,
     Completed,
     CreateRequest,
     Endpoint,
     Listing,
     ProviderInstance,
+    SelfStop,
     Task,
     TaskContext,
     TaskState,
@@ -226,6 +228,12 @@ class SimProvider:
     def logs(self, provider_id: str) -> str:
         return ""
 
+    def account(self) -> Account:
+        return Account("local", "sim")
+
+    def self_stop(self, provider_id: str) -> SelfStop | None:
+        return None
+
 
 class SimBoxes:
     def __init__(self, world: World) -> None:
@@ -233,6 +241,9 @@ class SimBoxes:
 
     def pin(self, instance: str, run: str, host_keys: Sequence[str], host: str, port: int) -> None:
         self._world.box(instance)
+
+    def unpin(self, instance: str, run: str) -> None:
+        pass
 
     def shell(self, endpoint: Endpoint, run: str) -> SimShell:
         self._world.box(endpoint.instance)

@@ -17,7 +17,7 @@ from orchestrator.adapters.local import box, life
 from orchestrator.adapters.local.folder import Folder, Record, delete
 from orchestrator.core.offer import Need, Offer
 from orchestrator.errors import Missing, Refused, Transient
-from orchestrator.ports import Capabilities, Clock, CreateRequest, Listing
+from orchestrator.ports import Account, Capabilities, Clock, CreateRequest, Listing, SelfStop
 
 Isolation = Literal["auto", "namespace", "supervisor"]
 _ID = re.compile(r"local-[0-9a-f]{8}")
@@ -31,7 +31,9 @@ class LocalProvider:
     """
 
     name = "local"
-    capabilities = Capabilities(host_keys=True, poll_s=0.5, boot_deadline_s=30.0)
+    capabilities = Capabilities(
+        host_keys=True, poll_s=0.5, idle_poll_s=0.5, boot_s={"starting": 30.0}
+    )
 
     def __init__(
         self,
@@ -116,6 +118,12 @@ class LocalProvider:
     def logs(self, provider_id: str) -> str:
         folder = self._folder(provider_id)
         return folder.said() if folder else ""
+
+    def account(self) -> Account:
+        return Account("local", _account(), note="this machine; nobody bills")
+
+    def self_stop(self, provider_id: str) -> SelfStop | None:
+        return None
 
     def _intent(self, request: CreateRequest) -> Record:
         return Record(

@@ -39,6 +39,9 @@ class SshBoxes:
             check_endpoint(Endpoint(instance, host, port, "root"))
             pin(path, scan(host, port))
 
+    def unpin(self, instance: str, run: str) -> None:
+        known_hosts(self._state, run, instance).unlink(missing_ok=True)
+
     def shell(self, endpoint: Endpoint, run: str) -> FabricShell:
         self._key.make()
         pinned = pinned_keys(self._pinned(endpoint, run))
