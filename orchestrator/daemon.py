@@ -6,6 +6,7 @@ import json
 import logging
 import signal
 from collections.abc import Callable
+from datetime import timedelta
 
 from orchestrator.core.codec import to_json
 from orchestrator.daemon_lock import Lock
@@ -17,6 +18,7 @@ log = logging.getLogger(__name__)
 IDLE_S = 3.0
 STEP_S = 0.25
 TROUBLE_S = 5.0
+SLEPT = timedelta(seconds=60)
 
 
 class Scheduler:
@@ -26,14 +28,24 @@ class Scheduler:
         self._world = world
         self._steppers: dict[str, Stepper] = {}
         self._not_before: dict[str, float] = {}
+        self._turned_at = world.clock.now()
 
     def turn(self, only: str | None = None) -> int:
         """One step of each live run; how many are live."""
+        self._notice_sleep()
         live = [run for run in self._world.ledger.active() if only in (None, run)]
         for run in live:
             if self._not_before.get(run, 0.0) <= self._world.clock.monotonic():
                 self._step(run)
         return len(live)
+
+    def _notice_sleep(self) -> None:
+        """A laptop that was closed for a night has heard nobody, and lost nobody."""
+        now, before = self._world.clock.now(), self._turned_at
+        self._turned_at = now
+        if now - before > SLEPT:
+            for stepper in self._steppers.values():
+                stepper.woke()
 
     def close(self) -> None:
         for run in list(self._steppers):

@@ -81,7 +81,7 @@ class Capabilities:
     all is quiet. An instance is gone when `absences` listings in a row lack it, asked
     `listing_lag_s` or later after its create. `boot_s` bounds each phase of the boot. What it
     bills is rounded up to `billing_unit_s`. `login_file` is a file on the box that a login
-    sources and a plain command does not.
+    sources and a plain command does not. `keeps_disk` when a restart leaves the disk as it was.
     """
 
     self_stop: bool = False
@@ -93,6 +93,7 @@ class Capabilities:
     boot_s: Mapping[BootPhase, float] = field(default_factory=dict)
     billing_unit_s: float = 1.0
     login_file: str = ""
+    keeps_disk: bool = False
 
     @property
     def boot_deadline_s(self) -> float:

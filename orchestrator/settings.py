@@ -1,31 +1,77 @@
-"""Where things are on this machine. Read once, handed to wiring; nothing else reads the
+"""What the user configured for this machine. Read once, handed to wiring; nothing else reads the
 environment."""
 
 from __future__ import annotations
 
 import os
-import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from orchestrator.errors import BadJobFile
+from orchestrator.config import read_config
+from orchestrator.core.actions import Deadlines
+
+
+@dataclass(frozen=True)
+class Vendor:
+    """How a provider that is rented over the internet is found: the environment's name for its
+    key and for another address of its API, and the address."""
+
+    key_variable: str
+    url_variable: str
+    url: str
+
+
+VENDORS: Mapping[str, Vendor] = {
+    "runpod": Vendor("RUNPOD_API_KEY", "RUNPOD_API_URL", "https://api.runpod.io"),
+    "thunder": Vendor("TNR_API_TOKEN", "TNR_API_URL", "https://api.thundercompute.com:8443"),
+}
+
+
+@dataclass(frozen=True)
+class Pace:
+    """What the user knows better than the adapter, None being the adapter's own: how often a
+    provider is listed, how late its list is, how long each phase of a boot may take, in seconds,
+    and whom ssh logs in as."""
+
+    poll_s: float | None = None
+    idle_poll_s: float | None = None
+    listing_lag_s: float | None = None
+    assign_s: float | None = None
+    start_s: float | None = None
+    endpoint_s: float | None = None
+    user: str | None = None
 
 
 @dataclass(frozen=True)
 class Settings:
-    """`state` holds the ledger and the runs; `private_home` puts each local box's home folder on
-    a tmpfs that only its own mount namespace sees; `usd_per_hour` is what a local box pretends
-    to cost."""
+    """`state` holds the ledger and the runs, `config` what the user wrote; `private_home` puts
+    each local box's home folder on a tmpfs that only its own mount namespace sees; `usd_per_hour`
+    is what a local box pretends to cost. `keys` and `urls` are the environment's, by provider."""
 
     state: Path
+    config: Path
     private_home: bool = False
     usd_per_hour: float = 0.0
+    paces: Mapping[str, Pace] = field(default_factory=dict)
+    deadlines: Deadlines = field(default_factory=Deadlines)
+    keys: Mapping[str, str] = field(default_factory=dict, repr=False)
+    urls: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def ledger(self) -> Path:
         return self.state / "ledger.db"
+
+
+_SECONDS = {each.name: "seconds" for each in fields(Pace) if each.name.endswith("_s")}
+# Table → key → what its value has to be.
+TABLES: Mapping[str, Mapping[str, str]] = {
+    "local": {"private_home": "switch", "usd_per_hour": "amount"},
+    "runpod": _SECONDS,
+    "thunder": {**_SECONDS, "user": "name"},
+    "deadlines": {each.name: "seconds" for each in fields(Deadlines)},
+}
 
 
 def load_settings(environ: Mapping[str, str] = os.environ) -> Settings:
@@ -34,25 +80,24 @@ def load_settings(environ: Mapping[str, str] = os.environ) -> Settings:
     user = Path(environ.get("HOME") or "/")
     state = Path(home) if home else _xdg(environ, "XDG_STATE_HOME", user / ".local/state")
     config = Path(home) if home else _xdg(environ, "XDG_CONFIG_HOME", user / ".config")
-    local = _read(config / "config.toml").get("local", {})
-    try:
-        return Settings(
-            state=state.absolute(),
-            private_home=bool(local.get("private_home", False)),
-            usd_per_hour=float(local.get("usd_per_hour", 0.0)),
-        )
-    except (TypeError, ValueError, AttributeError) as error:
-        raise BadJobFile(f"{config / 'config.toml'}: [local]: {error}") from error
+    tables = read_config(config / "config.toml", TABLES)
+    local: Mapping[str, Any] = tables["local"]
+    return Settings(
+        state=state.absolute(),
+        config=config.absolute(),
+        private_home=local.get("private_home", False),
+        usd_per_hour=local.get("usd_per_hour", 0.0),
+        paces={name: Pace(**tables[name]) for name in VENDORS},
+        deadlines=Deadlines(**tables["deadlines"]),
+        keys=_set(environ, {name: each.key_variable for name, each in VENDORS.items()}),
+        urls=_set(environ, {name: each.url_variable for name, each in VENDORS.items()}),
+    )
+
+
+def _set(environ: Mapping[str, str], variables: Mapping[str, str]) -> dict[str, str]:
+    found = {name: environ.get(variable, "").strip() for name, variable in variables.items()}
+    return {name: value for name, value in found.items() if value}
 
 
 def _xdg(environ: Mapping[str, str], name: str, default: Path) -> Path:
     return Path(environ.get(name) or default) / "gpujob"
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text())
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise BadJobFile(f"{path} cannot be read: {error}", hint="correct or remove it") from error

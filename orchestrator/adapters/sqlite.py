@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.core.codec import from_json, to_json
-from orchestrator.core.run import Event, Lease, Run, fold
+from orchestrator.core.fold import fold
+from orchestrator.core.run import Event, Lease, Run
 from orchestrator.errors import LedgerError, NotFound, StaleLease
 from orchestrator.holder import Holder
 from orchestrator.ports import Clock

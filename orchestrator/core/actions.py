@@ -7,24 +7,37 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
-from orchestrator.core.offer import Offer
+from orchestrator.core.offer import BootPhase, Offer
 from orchestrator.core.run import Outcome, Source
 
-Presence = Literal["present", "broken", "gone", "unknown"]
+# "restarted": the box's processes are gone and its disk was kept; "wiped": the disk was not.
+Presence = Literal["present", "broken", "gone", "unknown", "restarted", "wiped"]
 
 
 @dataclass(frozen=True)
 class Deadlines:
     """How long each wait may last, in seconds. Nothing waits for ever."""
 
-    boot_s: float = 600.0
+    boot_s: float = 1800.0
+    access_s: float = 300.0
     prepare_s: float = 7200.0
     start_s: float = 600.0
     settle_s: float = 600.0
     stop_grace_s: float = 120.0
     drain_s: float = 7200.0
-    silent_s: float = 300.0
-    deaf_s: float = 3600.0
+    silent_s: float = 1800.0
+    deaf_s: float = 900.0
+    capacity_s: float = 6 * 3600.0
+
+
+@dataclass(frozen=True)
+class Boot:
+    """How far an instance has booted, since when, and how long that may take."""
+
+    phase: BootPhase
+    since: datetime
+    limit_s: float
+    detail: str = ""
 
 
 @dataclass(frozen=True)
@@ -49,6 +62,8 @@ class Seen:
     moving_at: datetime | None = None
     watching_since: datetime | None = None
     expected_drain_s: float = 60.0
+    boot: Mapping[str, Boot] = field(default_factory=dict)
+    reached: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -58,10 +73,37 @@ class Wait:
 
 @dataclass(frozen=True)
 class Create:
-    """Rent `offer`; `instance` names an intent that is already on record and unanswered."""
+    """Rent `offer`: each try is an instance of its own, with its own mark."""
 
     offer: Offer
-    instance: str | None = None
+
+
+@dataclass(frozen=True)
+class Absent:
+    """The provider's list proves that a create without an answer rented nothing."""
+
+    instance: str
+
+
+@dataclass(frozen=True)
+class LookAgain:
+    """No offer could be rented: ask all of them once more at `at`."""
+
+    at: datetime
+
+
+@dataclass(frozen=True)
+class Restarted:
+    """The box's processes are gone, and the provider says so: prepare it again."""
+
+    instance: str
+
+
+@dataclass(frozen=True)
+class Warn:
+    """Tell, once, that the budget is nearly spent."""
+
+    share: float
 
 
 @dataclass(frozen=True)
@@ -120,5 +162,19 @@ class Finish:
 
 
 Action = (
-    Wait | Create | Prepare | Start | Resume | Stop | Drain | Drained | Terminate | Gone | Finish
+    Wait
+    | Create
+    | Absent
+    | LookAgain
+    | Prepare
+    | Start
+    | Resume
+    | Restarted
+    | Stop
+    | Warn
+    | Drain
+    | Drained
+    | Terminate
+    | Gone
+    | Finish
 )

@@ -6,9 +6,10 @@ observations stop changing: every wait below has a deadline.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 from orchestrator.core.actions import (
+    Absent,
     Action,
     Create,
     Deadlines,
@@ -16,18 +17,31 @@ from orchestrator.core.actions import (
     Drained,
     Finish,
     Gone,
+    LookAgain,
     Prepare,
+    Restarted,
     Resume,
     Seen,
     Start,
     Stop,
     Terminate,
     Wait,
+    Warn,
 )
-from orchestrator.core.holdings import crashes_spent, missing_here, never_came, newest_source
+from orchestrator.core.budget import budget_share, over_budget
+from orchestrator.core.holdings import (
+    crashes_spent,
+    host_losses,
+    missing_here,
+    never_came,
+    newest_source,
+)
+from orchestrator.core.loss import is_past, why_lost
 from orchestrator.core.offer import Offer
 from orchestrator.core.run import Attempt, Instance, Outcome, Run, final_of
+from orchestrator.core.search import ended_search, free_offers, next_round_at
 
+WARN_AT = 0.8
 FATAL = {"oom": "config", "config": "config"}
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -48,7 +62,10 @@ def decide(
             return action
     if run.outcome is None:
         outcome = _ending(run, offers, seen, now, deadlines)
-        return Drain(outcome) if outcome else _advance(run, offers, seen, now, deadlines)
+        if outcome:
+            return Drain(outcome)
+        share = 0.0 if run.warned else budget_share(run, now)
+        return Warn(share) if share >= WARN_AT else _advance(run, offers, seen, now, deadlines)
     return _end(run, seen, now, deadlines)
 
 
@@ -66,46 +83,10 @@ def _care_for(
         return None if key in seen.busy | seen.waiting else Terminate(instance.id)
     if instance.lost:
         return Terminate(instance.id)
-    reason = _loss(run, instance, seen, now, deadlines)
-    return Resume(instance.id, reason) if reason else None
-
-
-def _loss(
-    run: Run, instance: Instance, seen: Seen, now: datetime, deadlines: Deadlines
-) -> str | None:
-    """Why an instance is lost, or None. A loss needs the provider's word or a deadline passed."""
-    if instance.provider_id is None:
-        return None
-    presence = seen.presence.get(instance.id, "unknown")
-    if presence == "gone":
-        return "the provider does not list it any more"
-    if presence == "broken":
-        return "the provider says it cannot work"
-    if instance.running_at is None:
-        since = _since(seen, instance.intended_at)
-        return _late(now, since, deadlines.boot_s, "it did not boot")
-    if not instance.prepared:
-        since = _since(seen, instance.running_at)
-        return _late(now, since, deadlines.prepare_s, "it could not be prepared")
-    attempt = run.attempt
-    if attempt and attempt.instance == instance.id and attempt.live and not attempt.started_at:
-        since = _since(seen, attempt.intended_at)
-        return _late(now, since, deadlines.start_s, "the trainer did not start")
-    silent = seen.silent.get(instance.id)
-    if silent is None:
-        return None
-    if presence == "unknown":
-        return _late(now, silent, deadlines.silent_s, "neither provider nor box answered")
-    return _late(now, silent, deadlines.deaf_s, "the box did not answer")
-
-
-def _since(seen: Seen, event_at: datetime) -> datetime:
-    """What a wait is counted from: the event, unless something moved or nobody looked since."""
-    return max(each for each in (event_at, seen.moving_at, seen.watching_since) if each)
-
-
-def _late(now: datetime, since: datetime, limit_s: float, what: str) -> str | None:
-    return f"{what} within {limit_s:.0f} s" if _past(now, since, limit_s) else None
+    reason = why_lost(run, instance, seen, now, deadlines)
+    if reason:
+        return Resume(instance.id, reason)
+    return Restarted(instance.id) if presence in ("restarted", "wiped") else None
 
 
 def _ending(
@@ -114,16 +95,19 @@ def _ending(
     """The outcome, once something has ended the run."""
     if run.teardown:
         return Outcome("CANCELLED", f"teardown: {run.teardown}", "asked")
-    over = _over_budget(run, seen, now)
+    over = over_budget(run, seen.expected_drain_s, now)
     if over:
         return Outcome("FAILED", over, "budget")
-    losses = sum(1 for instance in run.instances if instance.lost)
+    losses = host_losses(run)
     if losses > run.limits.host_loss:
         return Outcome(
-            "FAILED", f"{losses} instances were lost, {run.limits.host_loss} allowed", "host"
+            "FAILED",
+            f"{losses} instances were lost or restarted, {run.limits.host_loss} allowed",
+            "host",
         )
-    if run.instance is None and offers and _all_refused(run, offers):
-        return Outcome("FAILED", f"no offer could be rented; {_last_refusal(run)}", "capacity")
+    nothing = ended_search(run, offers, now, deadlines.capacity_s)
+    if nothing:
+        return nothing
     for key, message in seen.gave_up.items():
         return Outcome("FAILED", f"{key.split(':')[0]}: {message}", "config")
     return _after_exit(run, now, deadlines)
@@ -156,7 +140,7 @@ def _after_exit(run: Run, now: datetime, deadlines: Deadlines) -> Outcome | None
 def _is_settled(attempt: Attempt, now: datetime, deadlines: Deadlines) -> bool:
     """Whether the box has sealed all that the attempt left, or had its time to."""
     ended_at = attempt.ended_at
-    return attempt.settled or (ended_at is not None and _past(now, ended_at, deadlines.settle_s))
+    return attempt.settled or (ended_at is not None and is_past(now, ended_at, deadlines.settle_s))
 
 
 def _reached_the_end(run: Run, attempt: Attempt) -> bool:
@@ -172,28 +156,6 @@ def _crash_words(attempt: Attempt) -> str:
     return f"the trainer ended with {attempt.rc} ({attempt.why}): {attempt.message}"
 
 
-def _over_budget(run: Run, seen: Seen, now: datetime) -> str | None:
-    ahead_h = seen.expected_drain_s / 3600
-    burning = sum(each.usd_per_hour for each in run.instances if each.may_bill)
-    limits = run.limits
-    spent = run.spent_usd(now)
-    if limits.budget_usd is not None and spent + burning * ahead_h >= limits.budget_usd:
-        return f"${spent:.2f} spent of a budget of ${limits.budget_usd:.2f}"
-    hours = run.rented_hours(now)
-    if limits.budget_hours is not None and hours + ahead_h >= limits.budget_hours:
-        return f"{hours:.2f} instance hours used of a budget of {limits.budget_hours:.2f}"
-    return None
-
-
-def _all_refused(run: Run, offers: tuple[Offer, ...]) -> bool:
-    refused = {(each.provider, each.offer) for each in run.instances if each.refused}
-    return all((offer.provider, offer.id) in refused for offer in offers)
-
-
-def _last_refusal(run: Run) -> str:
-    return [each.refused or "" for each in run.instances if each.refused][-1]
-
-
 def _advance(
     run: Run, offers: tuple[Offer, ...], seen: Seen, now: datetime, deadlines: Deadlines
 ) -> Action:
@@ -202,9 +164,9 @@ def _advance(
     if instance is None:
         # Two instances of one run never bill at once: the lost one first has to be proven gone.
         billing = run.still_billing
-        return Wait(f"{billing[0].id} is being ended") if billing else _rent(run, offers)
+        return Wait(f"{billing[0].id} is being ended") if billing else _rent(run, offers, seen, now)
     if instance.provider_id is None:
-        return _ask_again(instance, offers, seen)
+        return _unanswered(instance, seen)
     if instance.state == "PENDING":
         return Wait("the instance boots")
     if not instance.prepared:
@@ -212,24 +174,24 @@ def _advance(
     return _train(run, instance, seen, now, deadlines)
 
 
-def _rent(run: Run, offers: tuple[Offer, ...]) -> Action:
-    refused = {(each.provider, each.offer) for each in run.instances if each.refused}
-    free = [offer for offer in offers if (offer.provider, offer.id) not in refused]
-    return Create(free[0]) if free else Wait("no offer is left")
+def _rent(run: Run, offers: tuple[Offer, ...], seen: Seen, now: datetime) -> Action:
+    again_at = run.search.again_at
+    if again_at and now < again_at:
+        return Wait(f"no offer could be rented; all are asked again at {again_at:%H:%M:%S} UTC")
+    free = free_offers(run, offers)
+    if not free:
+        return LookAgain(next_round_at(run, now))
+    return _unless_busy(f"rent:{free[0].provider}", seen, Create(free[0]))
 
 
-def _ask_again(instance: Instance, offers: tuple[Offer, ...], seen: Seen) -> Action:
-    """A create whose answer is not on record: never repeated before the list proves that it
-    rented nothing."""
-    key = f"create:{instance.id}"
-    if key in seen.busy or key in seen.waiting:
+def _unanswered(instance: Instance, seen: Seen) -> Action:
+    """A create whose answer is not on record is never sent again: the list shows that it rented,
+    or proves that it did not, and then another instance is asked for."""
+    if f"create:{instance.id}" in seen.busy:
         return Wait("the provider has not answered")
     if seen.presence.get(instance.id, "unknown") != "gone":
         return Wait("the provider is being listed")
-    offer = next(
-        each for each in offers if (each.provider, each.id) == (instance.provider, instance.offer)
-    )
-    return Create(offer, instance.id)
+    return Absent(instance.id)
 
 
 def _train(run: Run, instance: Instance, seen: Seen, now: datetime, deadlines: Deadlines) -> Action:
@@ -265,7 +227,7 @@ def _drain(run: Run, seen: Seen, now: datetime, deadlines: Deadlines) -> Action:
     stalled_since = max(each for each in (run.draining_at, seen.moving_at, _EPOCH) if each)
     if instance is None or attempt is None or attempt.instance != instance.id:
         return Drained(never_came(run))
-    if _past(now, stalled_since, deadlines.drain_s):
+    if is_past(now, stalled_since, deadlines.drain_s):
         return Drained(never_came(run))
     if not _is_settled(attempt, now, deadlines) and not attempt.lost:
         return _stop(run, instance, attempt, seen, now, deadlines)
@@ -288,7 +250,7 @@ def _stop(
         again = Start(instance.id, attempt.resume, attempt.number)
         return _unless_busy(f"start:{attempt.number}", seen, again)
     if attempt.live:
-        late = _past(now, run.draining_at or now, deadlines.stop_grace_s)
+        late = is_past(now, run.draining_at or now, deadlines.stop_grace_s)
         stop = Stop(attempt.number, "KILL" if late else "TERM")
         return _unless_busy(f"stop:{attempt.number}:{stop.signal}", seen, stop)
     return Wait("the box seals what the trainer left")
@@ -301,7 +263,7 @@ def _terminate(instance: Instance, seen: Seen) -> Action:
     if f"create:{instance.id}" in seen.busy:
         return Wait("the provider has not answered the create")
     if seen.presence.get(instance.id, "unknown") == "gone":
-        return Gone(instance.id)
+        return Absent(instance.id)
     return Wait("the provider is being listed")
 
 
@@ -311,7 +273,3 @@ def _unless_busy(key: str, seen: Seen, action: Action) -> Action:
     if key in seen.waiting:
         return Wait(f"{key} failed and is tried again soon")
     return action
-
-
-def _past(now: datetime, since: datetime, limit_s: float) -> bool:
-    return now - since >= timedelta(seconds=limit_s)

@@ -52,3 +52,10 @@ def crashes_spent(run: Run) -> int:
         )
         spent += 1 if reached > started_from else 2
     return spent
+
+
+def host_losses(run: Run) -> int:
+    """What counts against `recovery.host_loss`: boxes that were lost once they worked, and
+    restarts. A boot that failed is the search's trouble."""
+    lost = sum(1 for each in run.instances if each.lost and each.booted)
+    return lost + run.restarts

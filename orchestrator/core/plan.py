@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from orchestrator.core.offer import Need, Offer
+from orchestrator.core.offer import Need, Offer, Rental
 from orchestrator.core.run import Limits
 from remote.contract import Manifest
 
@@ -73,6 +73,8 @@ class Plan:
     command: str
     train: Mapping[str, Any] | None
     checkpoints: CheckpointPlan
+    rental: Rental = field(default_factory=Rental)
+    orphan_s: float = 3600.0
 
     @property
     def offer(self) -> Offer:

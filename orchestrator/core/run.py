@@ -1,15 +1,15 @@
-"""A run is the fold of its events: the values, and the one function that folds.
-
-`Run` is what every command reads and what `decide` thinks about. Nothing here does I/O.
-"""
+"""A run: what every command reads and what `decide` thinks about. It is the fold of its events
+(`fold.py`)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Literal
+
+from orchestrator.core.instance import Instance, Rate, Refusal
 
 
 class RunState(StrEnum):
@@ -27,7 +27,6 @@ class RunState(StrEnum):
 
 TERMINAL = frozenset({RunState.SUCCEEDED, RunState.FAILED, RunState.CANCELLED})
 Verdict = Literal["SUCCEEDED", "FAILED", "CANCELLED"]
-InstanceWord = Literal["PENDING", "RUNNING", "BROKEN", "GONE"]
 
 
 @dataclass(frozen=True)
@@ -48,45 +47,6 @@ class Lease:
 
     run: str
     epoch: int
-
-
-@dataclass(frozen=True)
-class Instance:
-    """One rented machine, from the intent to rent it to the proof that it is gone."""
-
-    id: str
-    provider: str
-    offer: str
-    usd_per_hour: float
-    mark: str
-    intended_at: datetime
-    state: InstanceWord = "PENDING"
-    provider_id: str | None = None
-    host: str | None = None
-    port: int | None = None
-    user: str | None = None
-    restart_marker: str = ""
-    created_at: datetime | None = None
-    running_at: datetime | None = None
-    prepared: bool = False
-    lost: str | None = None
-    refused: str | None = None
-    terminating: bool = False
-    gone_at: datetime | None = None
-
-    @property
-    def usable(self) -> bool:
-        """Ours to work with: not lost, refused, being ended or gone."""
-        return not (self.lost or self.refused or self.terminating or self.gone_at)
-
-    @property
-    def may_bill(self) -> bool:
-        return self.gone_at is None and self.refused is None
-
-    def hours(self, now: datetime) -> float:
-        if self.refused:
-            return 0.0
-        return ((self.gone_at or now) - self.intended_at).total_seconds() / 3600
 
 
 @dataclass(frozen=True)
@@ -154,6 +114,18 @@ class Limits:
     crash: int = 2
     budget_usd: float | None = None
     budget_hours: float | None = None
+    budget_usd_per_hour: float | None = None
+
+
+@dataclass(frozen=True)
+class Search:
+    """The search for an instance, since one was last prepared: `first` is the first instance of
+    this round through the offers; when all were refused, the next begins at `again_at`."""
+
+    first: int = 0
+    rounds: int = 0
+    began_at: datetime | None = None
+    again_at: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -179,6 +151,9 @@ class Run:
     missing: tuple[str, ...] = ()
     teardown: str | None = None
     finished_at: datetime | None = None
+    search: Search = field(default_factory=Search)
+    warned: bool = False
+    restarts: int = 0
 
     @property
     def state(self) -> RunState:
@@ -219,190 +194,31 @@ class Run:
     def find_instance(self, instance_id: str) -> Instance:
         return next(instance for instance in self.instances if instance.id == instance_id)
 
+    @property
+    def tried(self) -> tuple[Instance, ...]:
+        """What was asked for in this round through the offers."""
+        return self.instances[self.search.first :]
+
     def spent_usd(self, now: datetime) -> float:
-        return sum(each.hours(now) * each.usd_per_hour for each in self.instances)
+        return sum(each.cost_usd(now) for each in self.instances)
+
+    def attempt_costs(self, now: datetime) -> tuple[tuple[int, float], ...]:
+        """Dollars by attempt number, 0 for what no attempt used: an attempt pays for its box from
+        the one before it there (the first, from the box's birth) to the next."""
+        costs = {0: 0.0, **{each.number: 0.0 for each in self.attempts}}
+        for instance in self.instances:
+            mine = [each for each in self.attempts if each.instance == instance.id]
+            numbers = [each.number for each in mine] or [0]
+            ends = [each.intended_at for each in mine[1:]] + [instance.ends_at(now)]
+            start, total = instance.intended_at, instance.cost_usd(now)
+            for number, end in zip(numbers, ends, strict=True):
+                part = total if number == numbers[-1] else instance.cost_between(start, end)
+                costs[number] += part
+                start, total = end, total - part
+        return tuple(sorted(costs.items()))
 
     def rented_hours(self, now: datetime) -> float:
         return sum(each.hours(now) for each in self.instances)
-
-
-def fold(run: Run, event: Event) -> Run:
-    """The run after one more event. An unknown kind changes nothing but `seq`."""
-    step = _STEPS.get(event.kind)
-    changed = step(run, event) if step else run
-    return replace(changed, seq=event.seq, updated_at=event.at)
-
-
-def fold_all(run_id: str, events: Iterable[Event]) -> Run:
-    run = Run(id=run_id)
-    for event in events:
-        run = fold(run, event)
-    return run
-
-
-def _planned(run: Run, event: Event) -> Run:
-    data = event.data
-    limits = Limits(
-        host_loss=data["host_loss"],
-        crash=data["crash"],
-        budget_usd=data.get("budget_usd"),
-        budget_hours=data.get("budget_hours"),
-    )
-    return replace(
-        run,
-        name=data["name"],
-        folder=data["folder"],
-        mirror=data["mirror"],
-        created_at=event.at,
-        limits=limits,
-    )
-
-
-def _teardown(run: Run, event: Event) -> Run:
-    return replace(run, teardown=event.data.get("reason") or "asked for")
-
-
-def _intended(run: Run, event: Event) -> Run:
-    data = event.data
-    instance = Instance(
-        id=data["instance"],
-        provider=data["provider"],
-        offer=data["offer"],
-        usd_per_hour=data["usd_per_hour"],
-        mark=data["mark"],
-        intended_at=event.at,
-    )
-    return replace(run, instances=(*run.instances, instance))
-
-
-def _created(run: Run, event: Event) -> Run:
-    return _instance(run, event, provider_id=event.data["provider_id"], created_at=event.at)
-
-
-def _refused(run: Run, event: Event) -> Run:
-    why = f"{event.data['why']}: {event.data['message']}"
-    return _instance(run, event, refused=why, state="GONE", gone_at=event.at)
-
-
-def _running(run: Run, event: Event) -> Run:
-    data = event.data
-    return _instance(
-        run,
-        event,
-        state="RUNNING",
-        host=data["host"],
-        port=data["port"],
-        user=data["user"],
-        restart_marker=data["restart_marker"],
-        running_at=event.at,
-    )
-
-
-def _prepared(run: Run, event: Event) -> Run:
-    return _instance(run, event, prepared=True)
-
-
-def _instance_lost(run: Run, event: Event) -> Run:
-    run = _instance(run, event, lost=event.data["reason"], state="BROKEN")
-    last = run.attempt
-    if last is None or last.instance != event.data["instance"]:
-        return run
-    if run.outcome and run.outcome.state != "SUCCEEDED":
-        return run
-    if final_is_here(run) or (last.settled and not final_of(run, last)):
-        return run
-    # Whatever the trainer had not brought home went down with the box, the final weights of a
-    # trainer that had ended well too: the run is not over after all.
-    run = _attempt(run, last.number, lost=True, ended_at=last.ended_at or event.at)
-    return replace(run, outcome=None, draining_at=None, drained=False)
-
-
-def _terminating(run: Run, event: Event) -> Run:
-    return _instance(run, event, terminating=True)
-
-
-def _gone(run: Run, event: Event) -> Run:
-    return _instance(run, event, state="GONE", gone_at=event.at)
-
-
-def _attempt_intended(run: Run, event: Event) -> Run:
-    data = event.data
-    source = Source(**data["resume"]) if data["resume"] else None
-    attempt = Attempt(data["attempt"], data["instance"], source, intended_at=event.at)
-    return replace(run, attempts=(*run.attempts, attempt))
-
-
-def _attempt_started(run: Run, event: Event) -> Run:
-    return _attempt(run, event.data["attempt"], started_at=event.at)
-
-
-def _attempt_exited(run: Run, event: Event) -> Run:
-    data = event.data
-    return _attempt(
-        run,
-        data["attempt"],
-        ended_at=event.at,
-        rc=data["rc"],
-        why=data["why"],
-        message=data["message"],
-    )
-
-
-def _attempt_abandoned(run: Run, event: Event) -> Run:
-    """It could not start from this checkpoint: the next one starts from another."""
-    run = replace(run, unusable=(*run.unusable, event.data["digest"]))
-    return _attempt(run, event.data["attempt"], lost=True, ended_at=event.at)
-
-
-def _attempt_settled(run: Run, event: Event) -> Run:
-    return _attempt(run, event.data["attempt"], settled=True)
-
-
-def _sealed(run: Run, event: Event) -> Run:
-    data = event.data
-    seal = Seal(
-        instance=data["instance"],
-        attempt=data["attempt"],
-        name=data["name"],
-        generation=data["generation"],
-        step=data["step"],
-        max_steps=data.get("max_steps"),
-        size_bytes=data["size_bytes"],
-        digest=data["digest"],
-        final=data["final"],
-        sealed_at=event.at,
-    )
-    return replace(run, seals=(*run.seals, seal))
-
-
-def _mirrored(run: Run, event: Event) -> Run:
-    return replace(run, mirrored={**run.mirrored, event.data["digest"]: event.data["path"]})
-
-
-def _acked(run: Run, event: Event) -> Run:
-    return _seal(run, event, acked=True)
-
-
-def _checkpoint_failed(run: Run, event: Event) -> Run:
-    return _seal(run, event, failed=event.data["reason"])
-
-
-def _drain_begun(run: Run, event: Event) -> Run:
-    data = event.data
-    outcome = Outcome(data["outcome"], data["reason"], data["code"])
-    return replace(run, outcome=outcome, draining_at=event.at)
-
-
-def _drain_ended(run: Run, event: Event) -> Run:
-    run = replace(run, drained=True, missing=tuple(event.data["missing"]))
-    if run.outcome and run.outcome.state == "SUCCEEDED" and not final_is_here(run):
-        lost = Outcome("FAILED", "the final weights did not arrive here", "integrity")
-        return replace(run, outcome=lost)
-    return run
-
-
-def _finished(run: Run, event: Event) -> Run:
-    return replace(run, finished_at=event.at)
 
 
 def final_of(run: Run, attempt: Attempt) -> Seal | None:
@@ -418,51 +234,21 @@ def final_is_here(run: Run) -> bool:
     return final is not None and final.digest in run.mirrored
 
 
-def _instance(run: Run, event: Event, **changes: Any) -> Run:
-    wanted = event.data["instance"]
-    instances = tuple(
-        replace(each, **changes) if each.id == wanted else each for each in run.instances
-    )
-    return replace(run, instances=instances)
-
-
-def _attempt(run: Run, number: int, **changes: Any) -> Run:
-    attempts = tuple(
-        replace(each, **changes) if each.number == number else each for each in run.attempts
-    )
-    return replace(run, attempts=attempts)
-
-
-def _seal(run: Run, event: Event, **changes: Any) -> Run:
-    wanted = (event.data["instance"], event.data["name"], event.data["generation"])
-    seals = tuple(
-        replace(each, **changes) if (each.instance, each.name, each.generation) == wanted else each
-        for each in run.seals
-    )
-    return replace(run, seals=seals)
-
-
-_STEPS: dict[str, Callable[[Run, Event], Run]] = {
-    "planned": _planned,
-    "requested.teardown": _teardown,
-    "instance.intended": _intended,
-    "instance.created": _created,
-    "instance.refused": _refused,
-    "instance.running": _running,
-    "instance.prepared": _prepared,
-    "instance.lost": _instance_lost,
-    "instance.terminating": _terminating,
-    "instance.gone": _gone,
-    "attempt.intended": _attempt_intended,
-    "attempt.started": _attempt_started,
-    "attempt.exited": _attempt_exited,
-    "attempt.abandoned": _attempt_abandoned,
-    "attempt.settled": _attempt_settled,
-    "checkpoint.sealed": _sealed,
-    "checkpoint.mirrored": _mirrored,
-    "checkpoint.acked": _acked,
-    "checkpoint.failed": _checkpoint_failed,
-    "drain.begun": _drain_begun,
-    "drain.ended": _drain_ended,
-    "run.finished": _finished,
-}
+__all__ = [
+    "TERMINAL",
+    "Attempt",
+    "Event",
+    "Instance",
+    "Lease",
+    "Limits",
+    "Outcome",
+    "Rate",
+    "Refusal",
+    "Run",
+    "RunState",
+    "Seal",
+    "Search",
+    "Source",
+    "final_is_here",
+    "final_of",
+]

@@ -6,12 +6,14 @@ import os
 import secrets as random
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from orchestrator.core.codec import to_json
 from orchestrator.core.commands import own_trainer_command
-from orchestrator.core.offer import Need, Offer, rank
+from orchestrator.core.gpus import suggest
+from orchestrator.core.offer import ANY_GPU, Need, Offer, Rental, rank
 from orchestrator.core.placeholders import fill
 from orchestrator.core.plan import PLAN_VERSION, CheckpointPlan, Plan, ResumePlan, Upload
 from orchestrator.core.run import Limits
@@ -22,6 +24,7 @@ from orchestrator.ports import Ledger, Provider, Trees
 PHASE = "main"
 DEFAULT_DISK_GB = 20
 TRAINER_CACHE = ".trainer-cache/"
+MOST_OFFERS = 256
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,7 @@ def make_plan(job: Job, shop: Shop) -> Plan:
         command=job.run or own_trainer_command(),
         train=job.train.model_dump(mode="json", exclude_none=True) if job.train else None,
         checkpoints=_checkpoints(job, job.checkpoints),
+        rental=_rental(job),
     )
 
 
@@ -114,6 +118,7 @@ def record(
         "crash": limits.crash,
         "budget_usd": limits.budget_usd,
         "budget_hours": limits.budget_hours,
+        "budget_usd_per_hour": limits.budget_usd_per_hour,
     }
     ledger.create(run, to_json(plan), planned)
     return run, plan
@@ -126,6 +131,22 @@ def _need(job: Job) -> Need:
         disk_gb=resources.disk_gb or DEFAULT_DISK_GB,
         vcpus=resources.vcpus or 0,
         ram_gb=resources.ram_gb or 0,
+        region=resources.region or "",
+        cloud=resources.cloud or "",
+        min_cuda=resources.min_cuda or "",
+        volume=(resources.volume.id or "") if resources.volume else "",
+    )
+
+
+def _rental(job: Job) -> Rental:
+    resources = job.resources
+    volume = resources.volume
+    return Rental(
+        image=resources.image,
+        min_cuda=resources.min_cuda or "",
+        volume=(volume.id or "") if volume else "",
+        volume_path=volume.path if volume else "/workspace",
+        ports=resources.ports,
     )
 
 
@@ -135,28 +156,50 @@ def _limits(job: Job) -> Limits:
         crash=job.recovery.crash,
         budget_usd=job.budget.usd,
         budget_hours=job.budget.hours,
+        budget_usd_per_hour=job.budget.usd_per_hour,
     )
 
 
 def _offers(job: Job, need: Need, providers: Mapping[str, Provider]) -> tuple[Offer, ...]:
+    """What may be rented, best first. Raises NoCapacity; the provider's own error when none of
+    them could be asked."""
     found: list[Offer] = []
-    troubles: list[str] = []
+    troubles: dict[str, ProviderError] = {}
     for name in job.resources.providers:
         try:
             found += providers[name].offers(need)
         except ProviderError as error:
-            troubles.append(f"{name}: {error.message}")
+            troubles[name] = error
+    in_stock = [offer for offer in found if offer.stock != "NONE"]
     ceiling = job.budget.usd_per_hour
-    fitting = [offer for offer in found if ceiling is None or offer.usd_per_hour <= ceiling]
-    if not fitting:
-        wanted = " or ".join(f"{gpu}:{count}" for gpu, count in need.gpus)
-        dear = f"; {len(found)} cost more than ${ceiling}/h" if found else ""
-        raise NoCapacity(
-            f"no offer of {', '.join(job.resources.providers)} fits {wanted}{dear}"
-            + "".join(f"; {trouble}" for trouble in troubles),
-            hint="change `resources.gpu` or `budget.usd_per_hour`; `local` offers cpu:N",
-        )
-    return rank(fitting, job.resources.order, job.resources.providers)
+    fitting = [offer for offer in in_stock if ceiling is None or offer.usd_per_hour <= ceiling]
+    if fitting:
+        return rank(fitting, job.resources.order, job.resources.providers)[:MOST_OFFERS]
+    if len(troubles) == len(job.resources.providers):
+        raise next(iter(troubles.values()))
+    why = [f"{name}: {error.message}" for name, error in troubles.items()]
+    if in_stock:
+        cheapest = min(offer.usd_per_hour for offer in in_stock)
+        why.insert(0, f"the cheapest costs ${cheapest:.2f}/h and ${ceiling}/h is allowed")
+    elif found:
+        why.insert(0, f"{len(found)} offers are out of stock")
+    wanted = " or ".join(f"{gpu}:{count}" for gpu, count in need.gpus)
+    raise NoCapacity(
+        "; ".join([f"no offer of {', '.join(job.resources.providers)} fits {wanted}", *why]),
+        hint=_what_else(need, providers, job.resources.providers),
+    )
+
+
+def _what_else(need: Need, providers: Mapping[str, Provider], names: Sequence[str]) -> str:
+    """GPUs with a name like the one that was asked for, from what is rented out at all."""
+    known: set[str] = set()
+    for name in names:
+        with suppress(ProviderError):
+            anything = Need(gpus=((ANY_GPU, 1),), disk_gb=1)
+            known |= {offer.gpu for offer in providers[name].offers(anything)}
+    close = [each for gpu, _ in need.gpus for each in suggest(gpu, known)]
+    meant = f"did you mean {' or '.join(close)}? " if close else ""
+    return f"{meant}`gpujob offers` lists what there is; `local` offers cpu:N"
 
 
 def _uploads(job: Job, trees: Trees) -> tuple[Upload, ...]:

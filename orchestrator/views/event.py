@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from orchestrator.core.run import Event
-from orchestrator.views.words import clock, size
+from orchestrator.views.words import clock, dollars, size
 
 Data = Mapping[str, Any]
 
@@ -45,6 +45,22 @@ _WORDS: dict[str, Callable[[Data], str]] = {
     ),
     "instance.created": lambda data: f"{data['instance']} is rented ({data['provider_id']})",
     "instance.refused": lambda data: f"{data['instance']} was not rented: {data['message']}",
+    "instance.reappeared": lambda data: (
+        f"{data['instance']} was taken for gone and is listed: it bills, and is ended now"
+    ),
+    "instance.priced": lambda data: (
+        f"{data['instance']} costs {dollars(data['usd_per_hour'])}/h from now on"
+    ),
+    "instance.moved": lambda data: f"{data['instance']} is now at {data['host']}:{data['port']}",
+    "instance.restarted": lambda data: f"{data['instance']} was restarted: {data['reason']}",
+    "instance.wiped": lambda data: (
+        f"{data['instance']} begins anew as {data['successor']}: {data['reason']}"
+    ),
+    "instance.released": lambda data: f"{data['instance']}: its provider took the order",
+    "offers.exhausted": lambda data: (
+        f"no offer could be rented; all are asked again at {data['again_at'][:19]}"
+    ),
+    "budget.warned": lambda data: f"{data['share']:.0%} of the budget is spent",
     "instance.running": lambda data: (
         f"{data['instance']} runs at {data['user']}@{data['host']}:{data['port']}"
     ),

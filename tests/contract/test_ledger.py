@@ -16,7 +16,7 @@ from kit.clock import ManualClock
 from kit.history import BOOTED, BOX, ENDED, TRAINING, Told, drain, mirrored, planned, sealed
 
 from orchestrator.adapters.sqlite import SqliteLedger
-from orchestrator.core.run import fold_all
+from orchestrator.core.fold import fold_all
 from orchestrator.errors import LedgerError, NotFound, StaleLease
 from orchestrator.holder import Holder
 from remote.contract import Fact

@@ -5,8 +5,9 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from orchestrator.core.fold import fold_all
 from orchestrator.core.offer import Offer
-from orchestrator.core.run import Event, Run, fold_all
+from orchestrator.core.run import Event, Run
 
 T0 = datetime(2026, 1, 1, tzinfo=UTC)
 BOX = "demo-1-1"

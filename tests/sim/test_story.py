@@ -13,9 +13,10 @@ from kit.history import planned
 from orchestrator.adapters.sqlite import SqliteLedger
 from orchestrator.core.actions import Deadlines
 from orchestrator.core.codec import to_json
+from orchestrator.core.fold import fold_all
 from orchestrator.core.offer import Need, Offer
 from orchestrator.core.plan import CheckpointPlan, Plan, ResumePlan
-from orchestrator.core.run import Event, Limits, Run, fold_all
+from orchestrator.core.run import Event, Limits, Run
 from orchestrator.daemon import Scheduler
 from orchestrator.errors import NoCapacity, Transient
 from orchestrator.flows.fleet import Fleet
@@ -69,8 +70,11 @@ class CrashingLedger(SqliteLedger):
 class Story:
     """One run from plan to end, with controllers that may die and be succeeded."""
 
-    def __init__(self, folder: Path, seed: int = 0, host_loss: int = 10) -> None:
+    def __init__(
+        self, folder: Path, seed: int = 0, host_loss: int = 10, listing_lag_s: float = 0.0
+    ) -> None:
         self.world = World(seed)
+        self.listing_lag_s = listing_lag_s
         self.mirror = SimMirror()
         self.folder = folder
         (folder / "runs" / RUN).mkdir(parents=True)
@@ -132,7 +136,7 @@ class Story:
         clock = self.world.clock
         return Ports(
             ledger=ledger,
-            fleet=Fleet({"local": SimProvider(self.world)}, tasks, clock),
+            fleet=Fleet({"local": SimProvider(self.world, self.listing_lag_s)}, tasks, clock),
             boxes=SimBoxes(self.world),
             tasks=tasks,
             clock=clock,
@@ -205,7 +209,8 @@ def test_a_controller_that_dies_at_any_write_costs_nothing(tmp_path: Path, after
         story = Story(tmp_path / str(at))
         run = story.run(crash_at=at, after=after)
         check(story, run)
-        assert (len(run.attempts), len(run.instances)) == (1, 1), f"died at write {at}"
+        rented = [each for each in run.instances if not each.refused]
+        assert (len(run.attempts), len(rented)) == (1, 1), f"died at write {at}"
         assert len(story.world.boxes) == 1, f"died at write {at}"
 
 
@@ -279,6 +284,88 @@ def test_a_lost_answer_rents_once(tmp_path: Path) -> None:
     story.world.faults.lose_answer = 1
     check(story, story.run())
     assert len(story.world.boxes) == 1
+
+
+@pytest.mark.parametrize("hide_s", [0, 3, 9])
+def test_a_lost_answer_is_looked_for_as_long_as_the_list_may_be_old(
+    tmp_path: Path, hide_s: float
+) -> None:
+    story = Story(tmp_path, listing_lag_s=10.0)
+    story.world.faults.lose_answer, story.world.faults.hide_s = 1, hide_s
+    check(story, story.run())
+    assert len(story.world.boxes) == 1
+
+
+def test_a_box_that_appears_when_nobody_looks_for_it_any_more_is_ended(tmp_path: Path) -> None:
+    story = Story(tmp_path, listing_lag_s=2.0)
+    story.world.faults.lose_answer, story.world.faults.hide_s = 1, 12.0
+    run = story.run()
+    assert run.state == "SUCCEEDED"
+    assert len(story.world.boxes) == 2
+    assert story.world.living() == []
+    assert "instance.reappeared" in [event.kind for event in story.events()]
+
+
+def test_a_restarted_box_is_prepared_again_and_training_goes_on(tmp_path: Path) -> None:
+    story = Story(tmp_path)
+
+    restarted = []
+
+    def restart(story: Story, run: Run) -> None:
+        if len(run.mirrored) == 3 and not restarted:
+            restarted.append(True)
+            story.world.living()[0].restart()
+
+    run = story.run(meddle=restart)
+    check(story, run)
+    assert (len(run.attempts), len(story.world.boxes)) == (2, 1)
+    assert run.attempts[1].resume and run.attempts[1].resume.step == 30
+    assert run.attempts[0].lost
+    first, second = run.instances
+    assert (first.provider_id, first.gone_at) == (second.provider_id, second.intended_at)
+
+
+def test_a_box_that_moves_is_followed(tmp_path: Path) -> None:
+    story = Story(tmp_path)
+
+    def move(story: Story, run: Run) -> None:
+        if len(run.mirrored) == 2:
+            story.world.living()[0].port = 2222
+
+    run = story.run(meddle=move)
+    check(story, run)
+    assert (len(run.attempts), run.instances[0].port) == (1, 2222)
+
+
+def test_a_price_that_changes_is_paid_from_then_on(tmp_path: Path) -> None:
+    story = Story(tmp_path)
+
+    def raise_price(story: Story, run: Run) -> None:
+        if len(run.mirrored) == 3:
+            story.world.living()[0].usd_per_hour = 100.0
+
+    run = story.run(meddle=raise_price)
+    (instance,) = run.instances
+    assert instance.gone_at
+    (rate,) = instance.rates
+    before_h = (rate.at - instance.intended_at).total_seconds() / 3600
+    after_h = (instance.ends_at(instance.gone_at) - rate.at).total_seconds() / 3600
+    assert run.spent_usd(instance.gone_at) == pytest.approx(before_h + 100 * after_h, rel=0.02)
+
+
+def test_a_machine_that_slept_has_lost_no_box(tmp_path: Path) -> None:
+    story = Story(tmp_path)
+    slept = []
+
+    def sleep(story: Story, run: Run) -> None:
+        if len(run.mirrored) == 2 and not slept:
+            slept.append(True)
+            story.world.faults.listing = 2
+            story.world.clock.advance(8 * 3600)
+
+    run = story.run(meddle=sleep, limit_s=12 * 3600)
+    check(story, run)
+    assert len(run.instances) == 1
 
 
 def test_a_create_that_failed_for_sure_is_tried_again(tmp_path: Path) -> None:

@@ -68,17 +68,32 @@ class Box:
     provider_id: str
     born_s: float
     dead_at: float | None = None
+    name: str = ""
+    marker: str = "m"
+    port: int = 22
+    usd_per_hour: float = 1.0
+    hidden_until_s: float = 0.0
     files: dict[str, bytes] = field(default_factory=dict)
     trees: set[str] = field(default_factory=set)
     events: list[dict[str, Any]] = field(default_factory=list)
     seals: dict[tuple[str, int], Seal] = field(default_factory=dict)
     attempts: dict[int, dict[str, Any]] = field(default_factory=dict)
 
+    @property
+    def host(self) -> str:
+        return f"{self.provider_id}.example"
+
+    def restart(self) -> None:
+        """The container begins anew: no process, no file, another start time."""
+        self.marker += "m"
+        for kept in (self.files, self.trees, self.events, self.seals, self.attempts):
+            kept.clear()
+
     def fact(self, kind: str, **data: Any) -> None:
         self.events.append(
             {
                 "v": 1,
-                "instance": self.request.instance,
+                "instance": self.name,
                 "boot": "b1",
                 "seq": len(self.events) + 1,
                 "at": "2026-01-01T00:00:00Z",
@@ -133,6 +148,7 @@ class Faults:
 
     create: list[ProviderError] = field(default_factory=list)
     lose_answer: int = 0
+    hide_s: float = 0.0
     listing: int = 0
     crash_at_step: int | None = None
 
@@ -154,13 +170,13 @@ class World:
     def living(self) -> list[Box]:
         return [box for box in self.boxes.values() if box.dead_at is None]
 
-    def box(self, instance: str) -> Box:
-        """The living box of an instance; raises Unreachable, as ssh would."""
+    def box(self, host: str) -> Box:
+        """The living box at an address; raises Unreachable, as ssh would."""
         for box in self.living():
-            if box.request.instance == instance:
+            if box.host == host:
                 box.train(self.now_s, self.faults.crash_at_step)
                 return box
-        raise Unreachable(f"{instance} does not answer")
+        raise Unreachable(f"{host} does not answer")
 
     def kill(self, box: Box) -> None:
         box.dead_at = self.now_s
@@ -171,10 +187,12 @@ class World:
 
 class SimProvider:
     name = "local"
-    capabilities = Capabilities(poll_s=1.0)
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, listing_lag_s: float = 0.0) -> None:
         self._world = world
+        self.capabilities = Capabilities(
+            poll_s=1.0, idle_poll_s=1.0, listing_lag_s=listing_lag_s, boot_s={"starting": 60.0}
+        )
 
     def offers(self, need: Need) -> Sequence[Offer]:
         return [Offer("local", "cpu-2", "cpu", 2, 2, 8, need.disk_gb, 1.0)]
@@ -185,6 +203,7 @@ class SimProvider:
             raise faults.create.pop(0)
         provider_id = f"p{len(self._world.boxes) + 1}"
         box = Box(request, provider_id, self._world.now_s)
+        box.hidden_until_s, faults.hide_s = self._world.now_s + faults.hide_s, 0.0
         self._world.boxes[provider_id] = box
         if faults.lose_answer > 0:
             faults.lose_answer -= 1
@@ -197,7 +216,12 @@ class SimProvider:
             raise Transient("502")
         # The time of a listing is when it was asked for: it may be old when it arrives.
         return Listing(
-            self._world.clock.now(), tuple(self._told(box) for box in self._world.living())
+            self._world.clock.now(),
+            tuple(
+                self._told(box)
+                for box in self._world.living()
+                if box.hidden_until_s <= self._world.now_s
+            ),
         )
 
     def _told(self, box: Box) -> ProviderInstance:
@@ -207,11 +231,12 @@ class SimProvider:
             mark=box.request.mark,
             state="RUNNING" if booted else "PENDING",
             created_at=self._world.clock.now(),
-            usd_per_hour=1.0,
-            host="127.0.0.1" if booted else None,
-            port=22,
+            usd_per_hour=box.usd_per_hour,
+            host=box.host if booted else None,
+            port=box.port,
             user="me",
-            restart_marker="m",
+            restart_marker=box.marker,
+            phase="ready" if booted else "starting",
         )
 
     def terminate(self, provider_id: str) -> None:
@@ -240,39 +265,40 @@ class SimBoxes:
         self._world = world
 
     def pin(self, instance: str, run: str, host_keys: Sequence[str], host: str, port: int) -> None:
-        self._world.box(instance)
+        self._world.box(host)
 
     def unpin(self, instance: str, run: str) -> None:
         pass
 
     def shell(self, endpoint: Endpoint, run: str) -> SimShell:
-        self._world.box(endpoint.instance)
-        return SimShell(self._world, endpoint.instance)
+        self._world.box(endpoint.host)
+        return SimShell(self._world, endpoint.host)
 
     def stream(self, endpoint: Endpoint, run: str) -> SimStream:
-        self._world.box(endpoint.instance)
-        return SimStream(self._world, endpoint.instance)
+        self._world.box(endpoint.host)
+        return SimStream(self._world, endpoint.host)
 
     def follow(
         self, endpoint: Endpoint, run: str, *, events: int, log: int, metrics: int
     ) -> SimFollower:
-        return SimFollower(self._world, endpoint.instance, events)
+        return SimFollower(self._world, endpoint.host, events)
 
     def public_key(self) -> str:
         return "ssh-ed25519 AAAA"
 
 
 class SimShell:
-    def __init__(self, world: World, instance: str) -> None:
+    def __init__(self, world: World, host: str) -> None:
         self._world = world
-        self._instance = instance
+        self._host = host
 
     def run(
         self, command: str, *, stdin: bytes = b"", timeout_s: float = 60.0, check: bool = True
     ) -> Completed:
-        box = self._world.box(self._instance)
+        box = self._world.box(self._host)
         words = shlex.split(command)
         if "start" in words:
+            box.name = words[words.index("--instance") + 1]
             self._start(box, int(words[words.index("--attempt") + 1]))
         if "stop" in words:
             number = int(words[words.index("--attempt") + 1])
@@ -296,16 +322,16 @@ class SimShell:
             box.fact("trainer.started", attempt=number, pid=1)
 
     def put(self, data: bytes, path: str, *, mode: int = 0o600) -> None:
-        self._world.box(self._instance).files[path] = data
+        self._world.box(self._host).files[path] = data
 
     def close(self) -> None:
         pass
 
 
 class SimStream:
-    def __init__(self, world: World, instance: str) -> None:
+    def __init__(self, world: World, host: str) -> None:
         self._world = world
-        self._instance = instance
+        self._host = host
 
     def manifest(self, name: str, generation: int) -> Manifest:
         return self._seal(name, generation).manifest
@@ -332,10 +358,10 @@ class SimStream:
         mode: Literal["merge", "folder"],
         progress: Callable[[int], None],
     ) -> None:
-        self._world.box(self._instance).trees.add(dest)
+        self._world.box(self._host).trees.add(dest)
 
     def restore(self, name: str, digest: str, dest: str) -> None:
-        box = self._world.box(self._instance)
+        box = self._world.box(self._host)
         for (known, _), seal in box.seals.items():
             if known == name and seal.manifest.digest == digest:
                 box.trees.add(dest)
@@ -346,7 +372,7 @@ class SimStream:
         pass
 
     def _seal(self, name: str, generation: int) -> Seal:
-        seals = self._world.box(self._instance).seals
+        seals = self._world.box(self._host).seals
         if (name, generation) not in seals:
             raise NotFound(f"no seal {name}")
         return seals[name, generation]
@@ -355,13 +381,13 @@ class SimStream:
 class SimFollower:
     """Tells what there is and then loses its link, so that every look is a reconnect."""
 
-    def __init__(self, world: World, instance: str, events: int) -> None:
+    def __init__(self, world: World, host: str, events: int) -> None:
         self._world = world
-        self._instance = instance
+        self._host = host
         self._events = events
 
     def __iter__(self) -> Iterator[Mapping[str, Any]]:
-        box = self._world.box(self._instance)
+        box = self._world.box(self._host)
         # An offset here counts lines; a line before it is told again, as after a torn read.
         for end, line in enumerate(box.events, start=1):
             if end >= self._events:

@@ -29,16 +29,8 @@ def _is_absolute(value: Any) -> bool:
 
 # Dotted path ([] each item, * each key) → when it is refused, and what is meant by it.
 LATER: dict[str, Rule] = {
-    "resources.providers[]": (_other_than("local"), "a provider other than local"),
     "resources.nodes": (_other_than(1), "more than one node"),
-    "resources.image": (_other_than("auto"), "an image of your own"),
-    "resources.region": (_is_set, "a region"),
-    "resources.cloud": (_is_set, "a choice of cloud"),
-    "resources.min_cuda": (_is_set, "a lowest CUDA version"),
-    "resources.vcpus": (_is_set, "a number of CPUs"),
-    "resources.ram_gb": (_is_set, "an amount of memory"),
-    "resources.volume": (_is_set, "a volume"),
-    "resources.ports": (_is_set, "opening ports"),
+    "resources.volume.size_gb": (_is_set, "making a volume, which would bill on after the run,"),
     "data[].from": (_is_remote, "data that the box fetches"),
     "data[].to": (_is_absolute, "a place outside the work folder"),
     "patch": (_is_set, "patching your files"),

@@ -42,20 +42,25 @@ from kit.history import (
 )
 
 from orchestrator.core.actions import (
+    Absent,
     Action,
+    Boot,
     Create,
     Deadlines,
     Drain,
     Drained,
     Finish,
     Gone,
+    LookAgain,
     Prepare,
+    Restarted,
     Resume,
     Seen,
     Start,
     Stop,
     Terminate,
     Wait,
+    Warn,
 )
 from orchestrator.core.decide import decide
 from orchestrator.core.holdings import crashes_spent, newest_source
@@ -76,8 +81,26 @@ def seen(base: Seen = PRESENT, **changes: Any) -> Seen:
     return replace(base, **changes)
 
 
-def refused(box: str = BOX, why: str = "no_capacity") -> Told:
-    return "instance.refused", {"instance": box, "why": why, "message": "none"}
+def refused(box: str = BOX, why: str = "no_capacity", **more: Any) -> Told:
+    return "instance.refused", {"instance": box, "why": why, "message": "none", **more}
+
+
+def restarted(box: str = BOX) -> Told:
+    return "instance.restarted", {
+        "instance": box,
+        "reason": "so it says",
+        "host": "127.0.0.1",
+        "port": 23,
+        "restart_marker": "m2",
+    }
+
+
+def reappeared(box: str = BOX) -> Told:
+    return "instance.reappeared", {"instance": box, "provider_id": f"id-{box}"}
+
+
+def exhausted(again_s: float) -> Told:
+    return "offers.exhausted", {"again_at": at(again_s).isoformat()}
 
 
 CASES: dict[str, tuple[tuple[Told, ...], Seen, Action | type[Action]]] = {
@@ -92,10 +115,98 @@ CASES: dict[str, tuple[tuple[Told, ...], Seen, Action | type[Action]]] = {
         Seen(),
         Wait,
     ),
-    "an unanswered create is repeated once the list proves absence": (
+    "an unanswered create is over once the list proves absence": (
         (intended(),),
         Seen(presence={BOX: "gone"}),
-        Create(CHEAP, BOX),
+        Absent(BOX),
+    ),
+    "after which another instance is asked for, of the same offer": (
+        (intended(), refused(why="absent")),
+        Seen(),
+        Create(CHEAP),
+    ),
+    "a provider that does not answer four times is passed over": (
+        tuple(each for n in range(1, 5)
+              for each in (intended(f"demo-1-{n}"), refused(f"demo-1-{n}", "absent"))),
+        Seen(),
+        Drain,
+    ),
+    "a provider that asks for patience is given it": (
+        (intended(), refused(why="transient")),
+        Seen(waiting=frozenset({"rent:local"})),
+        Wait,
+    ),
+    "a refusal of the account closes the provider": (
+        (intended(), refused(why="refused", provider_wide=True)),
+        Seen(),
+        Drain,
+    ),
+    "a boot that failed makes room for the other offers": (
+        (intended(), created(), lost(), terminating(), gone()),
+        Seen(),
+        Create(DEAR),
+    ),
+    "a boot is lost at the deadline of its phase": (
+        (intended(), created()),
+        seen(boot={BOX: Boot("starting", at(40), 60, "STARTING")}),
+        Resume(BOX, "it was still STARTING after 60 s"),
+    ),
+    "and not before": (
+        (intended(), created()),
+        seen(boot={BOX: Boot("starting", at(41), 60, "STARTING")}),
+        Wait,
+    ),
+    "a box dearer than allowed is not kept": (
+        (*BOOTED, ("instance.priced", {"instance": BOX, "usd_per_hour": 9.0})),
+        PRESENT,
+        Resume(BOX, "it costs $9.00/h, and $5.00/h is allowed"),
+    ),
+    "a restart is prepared again": (
+        TRAINING,
+        seen(presence={BOX: "wiped"}),
+        Restarted(BOX),
+    ),
+    "after a restart the box is prepared": ((*TRAINING, restarted()), PRESENT, Prepare(BOX)),
+    "and training goes on from the newest checkpoint": (
+        (*TRAINING, sealed(10), mirrored(10), restarted(), prepared()),
+        PRESENT,
+        Start(BOX, Source("checkpoint-10", 10, DIGEST[10])),
+    ),
+    "a box that restarts again and again is left": (
+        (*TRAINING, restarted(), restarted(), restarted()),
+        seen(presence={BOX: "restarted"}),
+        Resume(BOX, "it was restarted 4 times"),
+    ),
+    "a wiped box has nothing left to bring home": (
+        (*TRAINING, TEARDOWN, drain("CANCELLED", "asked")),
+        seen(presence={BOX: "wiped"}),
+        Resume(BOX, "it was restarted, and its disk is empty"),
+    ),
+    "what was taken for gone and is listed again is ended": (
+        (*TRAINING, lost(), terminating(), gone(), reappeared()),
+        PRESENT,
+        Terminate(BOX),
+    ),
+    "and holds up the next, for it bills": (
+        (*TRAINING, lost(), terminating(), gone(), reappeared()),
+        seen(busy=frozenset({f"terminate:{BOX}"})),
+        Wait,
+    ),
+    "a run that has trained asks all offers again later": (
+        (*TRAINING, sealed(10), mirrored(10), lost(), terminating(), gone(),
+         intended(SECOND), refused(SECOND), intended("demo-1-3", DEAR), refused("demo-1-3")),
+        Seen(),
+        LookAgain(at(130)),
+    ),
+    "and waits until then": (
+        (*TRAINING, lost(), terminating(), gone(), exhausted(130)),
+        Seen(),
+        Wait,
+    ),
+    "then it asks again": (
+        (*TRAINING, lost(), terminating(), gone(), exhausted(90)),
+        Seen(),
+        Create(CHEAP),
     ),
     "no capacity takes the next offer": ((intended(), refused()), Seen(), Create(DEAR)),
     "no offer left ends the run": (
@@ -128,7 +239,7 @@ CASES: dict[str, tuple[tuple[Told, ...], Seen, Action | type[Action]]] = {
     "UNKNOWN is never GONE": (TRAINING, seen(presence={BOX: "unknown"}), Wait),
     "a silent box that the provider lists is not lost": (
         TRAINING,
-        seen(silent={BOX: at(-1800)}),
+        seen(silent={BOX: at(-700)}),
         Wait,
     ),
     "but not for ever": (TRAINING, seen(silent={BOX: at(-9999)}), Resume),
@@ -161,8 +272,8 @@ CASES: dict[str, tuple[tuple[Told, ...], Seen, Action | type[Action]]] = {
     ),
     "too many losses end the run": (
         (*TRAINING, lost(), gone(), *[each for n in (2, 3) for each in (
-            intended(f"demo-1-{n}"), created(f"demo-1-{n}"), lost(f"demo-1-{n}"),
-            gone(f"demo-1-{n}"))]),
+            intended(f"demo-1-{n}"), created(f"demo-1-{n}"), prepared(f"demo-1-{n}"),
+            lost(f"demo-1-{n}"), gone(f"demo-1-{n}"))]),
         Seen(),
         Drain,
     ),
@@ -267,10 +378,10 @@ CASES: dict[str, tuple[tuple[Told, ...], Seen, Action | type[Action]]] = {
         Seen(),
         Wait,
     ),
-    "an unanswered create that rented nothing is gone": (
+    "an unanswered create that rented nothing is over": (
         (intended(), TEARDOWN, drain("CANCELLED", "asked"), drained()),
         Seen(presence={BOX: "gone"}),
-        Gone(BOX),
+        Absent(BOX),
     ),
     "a box lost with the final weights reopens the run": (
         (*ENDED, mirrored(60), drain(), lost(), terminating(), gone()),
@@ -288,7 +399,9 @@ CASES: dict[str, tuple[tuple[Told, ...], Seen, Action | type[Action]]] = {
 @pytest.mark.parametrize("case", CASES)
 def test_decide(case: str) -> None:
     told, observation, expected = CASES[case]
-    action = choose(run_of(*told), OFFERS, observation, at(100))
+    run = run_of(*told)
+    run = replace(run, limits=replace(run.limits, budget_usd_per_hour=5.0))
+    action = choose(run, OFFERS, observation, at(100))
     if isinstance(expected, type):
         assert isinstance(action, expected), action
     else:
@@ -326,13 +439,42 @@ def test_a_final_that_stopped_early_is_no_success() -> None:
 
 def test_the_budget_begins_the_drain_before_it_is_passed() -> None:
     run = run_of(*TRAINING)
-    run = replace(run, limits=replace(run.limits, budget_usd=1.0))
+    run = replace(run, limits=replace(run.limits, budget_usd=1.0), warned=True)
     # $1 an hour: after 59 minutes and with a drain of two minutes ahead the dollar is spent.
     observation = seen(expected_drain_s=120)
     assert isinstance(choose(run, OFFERS, observation, at(57 * 60)), Wait)
     action = choose(run, OFFERS, observation, at(59 * 60))
     assert isinstance(action, Drain)
     assert action.outcome.code == "budget"
+
+
+def test_four_fifths_of_the_budget_are_told_once() -> None:
+    run = run_of(*TRAINING)
+    run = replace(run, limits=replace(run.limits, budget_usd=1.0))
+    assert isinstance(choose(run, OFFERS, PRESENT, at(47 * 60)), Wait)
+    assert isinstance(choose(run, OFFERS, PRESENT, at(49 * 60)), Warn)
+    told = replace(run, warned=True)
+    assert isinstance(choose(told, OFFERS, PRESENT, at(49 * 60)), Wait)
+
+
+def test_a_box_that_runs_and_never_lets_us_in_is_another_machines_turn() -> None:
+    run = run_of(*BOOTED)
+    assert isinstance(choose(run, OFFERS, PRESENT, at(290)), Prepare)
+    action = choose(run, OFFERS, PRESENT, at(310))
+    assert action == Resume(BOX, "ssh did not let us in within 300 s")
+    inside = seen(reached=frozenset({BOX}))
+    assert isinstance(choose(run, OFFERS, inside, at(310)), Prepare)
+
+
+def test_the_search_of_a_run_that_has_trained_ends_too() -> None:
+    nothing = (intended(SECOND), refused(SECOND), intended("demo-1-3", DEAR), refused("demo-1-3"))
+    again = (intended("demo-1-4"), refused("demo-1-4"), intended("demo-1-5", DEAR),
+             refused("demo-1-5"))  # fmt: skip
+    run = run_of(*TRAINING, lost(), terminating(), gone(), *nothing, exhausted(130), *again)
+    assert isinstance(choose(run, OFFERS, Seen(), at(5 * 3600)), LookAgain)
+    action = choose(run, OFFERS, Seen(), at(7 * 3600))
+    assert isinstance(action, Drain)
+    assert action.outcome.code == "capacity"
 
 
 def unknown_step(number: int = 1) -> Told:
@@ -405,11 +547,12 @@ def test_the_source_is_the_highest_step_that_can_be_reached() -> None:
     kinds=st.lists(
         st.sampled_from(
             [*TRAINING, sealed(10), mirrored(10), exited(rc=1, why="crash"), settled(), lost(),
-             terminating(), gone(), TEARDOWN, drain(), drained(), FINISHED]
+             terminating(), gone(), TEARDOWN, drain(), drained(), FINISHED, refused(),
+             restarted(), reappeared(), exhausted(50)]
         ),
         max_size=14,
     ),
-    presence=st.sampled_from(["present", "broken", "gone", "unknown"]),
+    presence=st.sampled_from(["present", "broken", "gone", "unknown", "restarted", "wiped"]),
     later_s=st.floats(0, 1e6),
 )  # fmt: skip
 @settings(max_examples=300, deadline=None)

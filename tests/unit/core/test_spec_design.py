@@ -65,8 +65,6 @@ def told(text: str) -> list[str]:
 
 def test_the_example_is_refused_only_for_what_comes_later() -> None:
     assert told(EXAMPLE) == [
-        "f.yaml:3: resources.providers[0]: a provider other than local is not supported yet",
-        "f.yaml:3: resources.providers[1]: a provider other than local is not supported yet",
         "f.yaml:14: patch: patching your files is not supported yet",
         "f.yaml:23: checkpoints.also: a second home for checkpoints is not supported yet",
         "f.yaml:24: checkpoints.keep: retention in the mirror is not supported yet",
@@ -90,16 +88,8 @@ def test_the_example_without_those_is_a_job() -> None:
 
 # One job file a row of the table; the row's pattern must be the only one that complains.
 REFUSED = {
-    "resources.providers[]": "resources: {providers: [local, runpod]}",
     "resources.nodes": "resources: {nodes: 2}",
-    "resources.image": "resources: {image: pytorch:2.6}",
-    "resources.region": "resources: {region: us-east}",
-    "resources.cloud": "resources: {cloud: secure}",
-    "resources.min_cuda": "resources: {min_cuda: 12.10}",
-    "resources.vcpus": "resources: {vcpus: 8}",
-    "resources.ram_gb": "resources: {ram_gb: 64}",
-    "resources.volume": "resources: {volume: {size_gb: 10, path: /data}}",
-    "resources.ports": "resources: {ports: [6006]}",
+    "resources.volume.size_gb": "resources: {volume: {size_gb: 10, path: /data}}",
     "data[].from": "data: [{from: s3://bucket/x, to: x}]",
     "data[].to": "data: [{from: x, to: /data/x}]",
     "patch": "patch: {a.json: {b: 1}}",

@@ -1,0 +1,81 @@
+"""When an instance is given up. A loss needs the provider's word, or a deadline passed; UNKNOWN
+is never GONE."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from orchestrator.core.actions import Deadlines, Seen
+from orchestrator.core.run import Instance, Run
+
+MAX_RESTARTS = 3
+
+
+def why_lost(
+    run: Run, instance: Instance, seen: Seen, now: datetime, deadlines: Deadlines
+) -> str | None:
+    """Why the instance is lost, or None."""
+    if instance.provider_id is None:
+        return None
+    presence = seen.presence.get(instance.id, "unknown")
+    if presence == "gone":
+        return "the provider does not list it any more"
+    if presence == "broken":
+        return "the provider says it cannot work"
+    if presence in ("restarted", "wiped"):
+        return _restarted_too_often(run, instance, wiped=presence == "wiped")
+    if not instance.prepared:
+        return _never_ready(run, instance, seen, now, deadlines)
+    attempt = run.attempt
+    if attempt and attempt.instance == instance.id and attempt.live and not attempt.started_at:
+        since = _since(seen, attempt.intended_at)
+        return _late(now, since, deadlines.start_s, "the trainer did not start")
+    silent = seen.silent.get(instance.id)
+    if silent is None:
+        return None
+    since = max(silent, seen.watching_since or silent)
+    if presence == "unknown":
+        return _late(now, since, deadlines.silent_s, "neither provider nor box answered")
+    return _late(now, since, deadlines.deaf_s, "the box did not answer")
+
+
+def is_past(now: datetime, since: datetime, limit_s: float) -> bool:
+    return now - since >= timedelta(seconds=limit_s)
+
+
+def _never_ready(
+    run: Run, instance: Instance, seen: Seen, now: datetime, deadlines: Deadlines
+) -> str | None:
+    """A boot has a deadline for each of its phases, and one for all."""
+    ceiling = run.limits.budget_usd_per_hour
+    if ceiling is not None and instance.price_usd_per_hour > ceiling + 1e-9:
+        return f"it costs ${instance.price_usd_per_hour:.2f}/h, and ${ceiling:.2f}/h is allowed"
+    if instance.running_at is None:
+        boot = seen.boot.get(instance.id)
+        if boot and is_past(now, boot.since, boot.limit_s):
+            return f"it was still {boot.detail or boot.phase} after {boot.limit_s:.0f} s"
+        since = max(instance.intended_at, seen.watching_since or instance.intended_at)
+        return _late(now, since, deadlines.boot_s, "it did not boot")
+    since = _since(seen, instance.running_at)
+    if instance.id not in seen.reached:
+        reason = _late(now, since, deadlines.access_s, "ssh did not let us in")
+        if reason:
+            return reason
+    return _late(now, since, deadlines.prepare_s, "it could not be prepared")
+
+
+def _restarted_too_often(run: Run, instance: Instance, *, wiped: bool) -> str | None:
+    if run.outcome and wiped:
+        return "it was restarted, and its disk is empty"
+    if instance.restarts >= MAX_RESTARTS:
+        return f"it was restarted {instance.restarts + 1} times"
+    return None
+
+
+def _since(seen: Seen, event_at: datetime) -> datetime:
+    """What a wait is counted from: the event, unless something moved or nobody looked since."""
+    return max(each for each in (event_at, seen.moving_at, seen.watching_since) if each)
+
+
+def _late(now: datetime, since: datetime, limit_s: float, what: str) -> str | None:
+    return f"{what} within {limit_s:.0f} s" if is_past(now, since, limit_s) else None

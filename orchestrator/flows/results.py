@@ -1,0 +1,243 @@
+"""What the end of a task means for the run: an event, another try, or an end to trying."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from orchestrator.core.run import Run, Seal
+from orchestrator.errors import (
+    CommandFailed,
+    GpujobError,
+    HostKeyChanged,
+    IntegrityError,
+    LostAnswer,
+    Missing,
+    NoCapacity,
+    NotFound,
+    Refused,
+    Transient,
+    Unreachable,
+    Unusable,
+    Wiped,
+)
+from orchestrator.flows.fleet import describe
+from orchestrator.flows.hold import Hold, shorten
+from orchestrator.flows.link import Link
+from orchestrator.flows.rented import Rented
+from orchestrator.flows.transfers import Transfers
+from orchestrator.ports import Provider, Task, TaskContext
+
+log = logging.getLogger(__name__)
+
+UNEXPECTED_TRIES = 4
+BAD_TRIES = 4
+PAUSE_S = {"stop": 5.0, "ack": 1.0}
+
+
+class Results:
+    """Takes in what the tasks of one run reported and how they ended."""
+
+    def __init__(self, hold: Hold, rented: Rented, link: Link, transfers: Transfers) -> None:
+        self._hold = hold
+        self._rented = rented
+        self._link = link
+        self._transfers = transfers
+        self.gave_up: dict[str, str] = {}
+        self.reached: set[str] = set()
+        self.troubles: dict[str, str] = {}
+
+    def take(self) -> None:
+        tasks = self._hold.world.tasks
+        for full_key in tasks.all(self._hold.prefix):
+            key = full_key.removeprefix(self._hold.prefix)
+            verb, _, rest = key.partition(":")
+            self._take_reports(verb, rest, key, tasks.reports(full_key))
+            task = tasks.take(full_key)
+            if task:
+                self._take_end(verb, rest, key, task)
+
+    def _take_reports(self, verb: str, rest: str, key: str, said: list[Any]) -> None:
+        if verb == "follow":
+            if self._link.take_in(rest, said):
+                # A link that carried something and broke is made again at once.
+                self._hold.backoff.cleared(key)
+            elif self._link.is_deaf(rest):
+                self._hold.cancel(key)
+            return
+        if verb == "prepare" and said:
+            self.reached.add(rest)
+        self._transfers.moved(said, self._hold.now())
+
+    def _take_end(self, verb: str, rest: str, key: str, task: Task) -> None:
+        if task.state == "done":
+            self._hold.backoff.cleared(key)
+            self.troubles.pop(verb, None)
+            self._succeeded(verb, rest, key, task.result)
+        else:
+            said = self._hold.redactor.any(describe(task.error))
+            log.info("%s %s failed: %s", self._hold.lease.run, key, said)
+            self.troubles[verb] = shorten(said)
+            self._failed(verb, rest, key, task.error or RuntimeError("no reason"))
+
+    # What succeeded
+
+    def _succeeded(self, verb: str, rest: str, key: str, result: Any) -> None:
+        if verb in PAUSE_S:
+            self._hold.pause(key, PAUSE_S[verb])
+        match verb:
+            case "create":
+                self._created(rest, result)
+            case "prepare":
+                self._hold.record("instance.prepared", instance=rest)
+            case "start":
+                self._started(int(rest))
+            case "terminate":
+                self._rented.terminated(self._hold.run().find_instance(rest))
+            case "fetch":
+                self._fetched(key, result)
+            case "ack":
+                for seal in result:
+                    self._tell_of(seal, "checkpoint.acked")
+            case "follow":
+                self._link.ended(rest)
+            case "rekey":
+                run = self._hold.run()
+                reason = "it has a new host key, and its provider confirms it"
+                self._rented.restarted(run, run.find_instance(rest), reason)
+            case "logs":
+                self._keep_logs(rest, result)
+
+    def _created(self, instance: str, provider_id: str) -> None:
+        self._hold.record("instance.created", instance=instance, provider_id=provider_id)
+        offer = self._hold.run().find_instance(instance)
+        self._hold.backoff.cleared(f"rent:{offer.provider}")
+
+    def _started(self, number: int) -> None:
+        attempt = self._hold.run().attempts[number - 1]
+        self._link.agent_started(attempt.instance)
+        if attempt.started_at is None:
+            self._hold.record("attempt.started", attempt=number)
+
+    def _fetched(self, key: str, path: str) -> None:
+        seal = self._transfers.ended(key)
+        if seal:
+            self._tell_of(seal, "checkpoint.mirrored", digest=seal.digest, path=path)
+
+    def _tell_of(self, seal: Seal, kind: str, **data: Any) -> None:
+        self._hold.record(
+            kind, instance=seal.instance, name=seal.name, generation=seal.generation, **data
+        )
+
+    def _keep_logs(self, instance: str, text: str) -> None:
+        path = self._hold.folder / instance / "provider.log"
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        path.write_text(self._hold.redactor.any(text))
+
+    # What failed
+
+    def _failed(self, verb: str, rest: str, key: str, error: Exception) -> None:
+        failures = self._hold.backoff.failed(key, self._hold.now())
+        run = self._hold.run()
+        if isinstance(error, HostKeyChanged):
+            self._ask_for_keys(run)
+        match verb:
+            case "create":
+                self._create_failed(rest, error)
+            case "fetch":
+                self._fetch_failed(key, error)
+            case "follow":
+                self._link.ended(rest)
+            case "rekey":
+                self._lost(rest, f"another machine answers in its place: {describe(error)}")
+            case "start" | "prepare":
+                self._set_up_failed(verb, rest, key, error, failures)
+
+    def _create_failed(self, instance: str, error: Exception) -> None:
+        """Nothing was rented for sure: on record, and the next offer. Anything else, a fault of
+        ours too: the list has to say."""
+        self._rented.create_failed(instance)
+        if isinstance(error, LostAnswer) or not isinstance(error, GpujobError):
+            return
+        provider = self._hold.run().find_instance(instance).provider
+        why = "refused"
+        if isinstance(error, NoCapacity):
+            why = "no_capacity"
+        elif isinstance(error, Transient):
+            why = "transient"
+            self._hold.backoff.failed(f"rent:{provider}", self._hold.now())
+        self._hold.record(
+            "instance.refused",
+            instance=instance,
+            why=why,
+            message=describe(error),
+            provider_wide=isinstance(error, Refused) and error.provider_wide,
+        )
+
+    def _fetch_failed(self, key: str, error: Exception) -> None:
+        seal = self._transfers.ended(key)
+        if seal is None or not isinstance(error, IntegrityError | NotFound | Refused):
+            return
+        if self._transfers.refused(key) >= BAD_TRIES:
+            self._tell_of(seal, "checkpoint.failed", reason=describe(error))
+
+    def _set_up_failed(
+        self, verb: str, rest: str, key: str, error: Exception, failures: int
+    ) -> None:
+        run = self._hold.run()
+        instance = rest if verb == "prepare" else run.attempts[int(rest) - 1].instance
+        if isinstance(error, Unusable):
+            self._lost(instance, describe(error))
+        elif isinstance(error, Wiped):
+            self._rented.restarted(run, run.find_instance(instance), describe(error))
+        elif verb == "start" and isinstance(error, IntegrityError):
+            self._abandon(run, int(rest), error)
+        elif _hopeless(verb, error, failures):
+            self.gave_up[key] = describe(error)
+
+    def _abandon(self, run: Run, number: int, error: IntegrityError) -> None:
+        """The checkpoint to resume from is not what it was: an older one may be."""
+        source = run.attempts[number - 1].resume
+        if source:
+            self._hold.record(
+                "attempt.abandoned",
+                attempt=number,
+                digest=source.digest,
+                reason=describe(error),
+            )
+
+    def _lost(self, instance: str, reason: str) -> None:
+        if self._hold.run().find_instance(instance).usable:
+            self._hold.record("instance.lost", instance=instance, reason=reason)
+
+    def _ask_for_keys(self, run: Run) -> None:
+        """Somebody else answers, or the box was made anew: its provider knows, where it tells
+        host keys. Where it does not, nothing is sent there until the deadline gives it up."""
+        instance = run.instance
+        if instance is None or not instance.booted:
+            return
+        provider = self._hold.provider(instance)
+        if provider.capabilities.host_keys:
+            self._hold.begin(f"rekey:{instance.id}", _rekey, self._hold, provider)
+
+
+def _rekey(context: TaskContext, hold: Hold, provider: Provider) -> None:
+    """Pin what the provider says now. Raises HostKeyChanged when another key answers."""
+    instance = hold.run().instance
+    if instance is None or instance.provider_id is None:
+        return
+    keys = provider.host_keys(instance.provider_id)
+    if not keys:
+        raise HostKeyChanged("its provider tells no host key")
+    where = hold.kit(instance).endpoint
+    hold.world.boxes.unpin(instance.id, hold.lease.run)
+    hold.world.boxes.pin(instance.id, hold.lease.run, keys, where.host, where.port)
+
+
+def _hopeless(verb: str, error: Exception, failures: int) -> bool:
+    """Whether trying again cannot help: what the job asks for is wrong, or it was tried."""
+    if isinstance(error, Unreachable | Transient | HostKeyChanged):
+        return False
+    if verb == "prepare" and isinstance(error, CommandFailed | Missing | IntegrityError):
+        return True
+    return failures >= UNEXPECTED_TRIES
