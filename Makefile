@@ -28,6 +28,7 @@ fix: $(VENV)/ready   ## format, and mend what ruff can
 
 bench: $(VENV)/ready   ## measurements, side by side
 	$(PY) benchmarks/startup.py
+	$(PY) benchmarks/planning.py
 
 docs: $(VENV)/ready   ## write docs/cli.md from the command line itself
 	$(PY) scripts/write_cli_docs.py

@@ -251,7 +251,7 @@ def _shape(place: Place, run: str) -> tuple[Any, ...]:
         record["still_billing"],
         sorted(set(sealed)),
         sorted(place.published().items()),
-        place.kinds(run).count("instance.intended"),
+        place.kinds(run).count("instance.intended") - place.kinds(run).count("instance.refused"),
     )
 
 
