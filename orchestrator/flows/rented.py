@@ -10,6 +10,7 @@ from typing import Any
 from orchestrator.core.actions import Boot, Presence
 from orchestrator.core.offer import Offer
 from orchestrator.core.run import Instance, Run, RunState
+from orchestrator.flows.box import endpoint_of
 from orchestrator.flows.hold import Hold
 from orchestrator.ports import CreateRequest, Provider, ProviderInstance, TaskContext
 
@@ -167,7 +168,17 @@ class Rented:
             "host": instance.host,
             "port": instance.port,
         }:
-            self._hold.record("instance.moved", instance=instance.id, **where)
+            self._moved(instance, where)
+
+    def _moved(self, instance: Instance, where: Mapping[str, Any]) -> None:
+        """Another address may show another host key: the provider's word allows a new pin."""
+        self._hold.world.boxes.unpin(instance.id, self._hold.lease.run)
+        self._hold.record("instance.moved", instance=instance.id, **where)
+        moved = self._hold.run().find_instance(instance.id)
+        self._hold.cancel(f"follow:{instance.id}")
+        self._hold.begin(
+            f"pin:{instance.id}", pin_again, self._hold, self._hold.provider(moved), moved
+        )
 
     def _boot(self, instance: Instance) -> Boot | None:
         found = self._fleet.find(instance)
@@ -185,3 +196,10 @@ def _end_all(_: TaskContext, provider: Provider, twins: set[str]) -> None:
     """A create that was answered twice may have rented twice, and both bill."""
     for provider_id in sorted(twins):
         provider.terminate(provider_id)
+
+
+def pin_again(_: TaskContext, hold: Hold, provider: Provider, instance: Instance) -> None:
+    """Pin what the provider tells, else what answers first where nothing is pinned."""
+    keys = provider.host_keys(instance.provider_id or "")
+    where = endpoint_of(instance)
+    hold.world.boxes.pin(instance.id, hold.lease.run, keys, where.host, where.port)

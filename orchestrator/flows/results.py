@@ -24,7 +24,7 @@ from orchestrator.errors import (
 from orchestrator.flows.fleet import describe
 from orchestrator.flows.hold import Hold, shorten
 from orchestrator.flows.link import Link
-from orchestrator.flows.rented import Rented
+from orchestrator.flows.rented import Rented, pin_again
 from orchestrator.flows.transfers import Transfers
 from orchestrator.ports import Provider, Task, TaskContext
 
@@ -212,13 +212,16 @@ class Results:
 
     def _ask_for_keys(self, run: Run) -> None:
         """Somebody else answers, or the box was made anew: its provider knows, where it tells
-        host keys. Where it does not, nothing is sent there until the deadline gives it up."""
+        host keys. Where it does not, the key is trusted at first use and never a second time: a
+        box that changed it hears nothing until the deadline gives it up."""
         instance = run.instance
         if instance is None or not instance.booted:
             return
         provider = self._hold.provider(instance)
         if provider.capabilities.host_keys:
             self._hold.begin(f"rekey:{instance.id}", _rekey, self._hold, provider)
+        else:
+            self._hold.begin(f"pin:{instance.id}", pin_again, self._hold, provider, instance)
 
 
 def _rekey(context: TaskContext, hold: Hold, provider: Provider) -> None:
