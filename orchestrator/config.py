@@ -23,7 +23,7 @@ def read_config(path: Path, tables: Kinds) -> dict[str, dict[str, Any]]:
     if problems:
         raise BadJobFile(
             f"{path}: " + "; ".join(problems),
-            hint="docs/providers.md lists what can be set; nothing was rented",
+            hint="docs/providers.md lists what can be set",
         )
     return {name: {**found.get(name, {})} for name in tables}
 
@@ -67,12 +67,14 @@ def _is_amount(value: Any) -> bool:
     return number and math.isfinite(value) and value >= 0
 
 
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and bool(re.fullmatch(r"[a-z_][a-z0-9_-]{0,31}", value))
+
+
 _KINDS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "switch": (lambda value: isinstance(value, bool), "true or false"),
     "amount": (_is_amount, "a number, 0 or more"),
-    "seconds": (_is_amount, "a number of seconds"),
-    "name": (
-        lambda value: isinstance(value, str) and bool(re.fullmatch(r"[a-z_][a-z0-9_-]{0,31}", value)),
-        "a user's name",
-    ),
+    "pause": (_is_amount, "a number of seconds, 0 or more"),
+    "seconds": (lambda value: _is_amount(value) and value > 0, "a number of seconds, more than 0"),
+    "name": (_is_name, "a user's name"),
 }

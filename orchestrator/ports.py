@@ -47,7 +47,8 @@ class ProviderInstance:
     """One instance as its provider tells it. What is not listed is GONE.
 
     RUNNING means that host, port and user are known; until then `phase` says how far the boot
-    is. `usd_per_hour` is what it costs now: 0 while the provider bills nothing. A
+    is. `usd_per_hour` is what it costs now: 0 while the provider bills nothing, NaN
+    when nobody knows. A
     `restart_marker` that changed means that the processes on the box are gone. `detail` is the
     vendor's own word, for a person.
     """

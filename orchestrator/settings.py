@@ -64,7 +64,10 @@ class Settings:
         return self.state / "ledger.db"
 
 
-_SECONDS = {each.name: "seconds" for each in fields(Pace) if each.name.endswith("_s")}
+_SECONDS = {
+    **{each.name: "seconds" for each in fields(Pace) if each.name.endswith("_s")},
+    "listing_lag_s": "pause",
+}
 # Table → key → what its value has to be.
 TABLES: Mapping[str, Mapping[str, str]] = {
     "local": {"private_home": "switch", "usd_per_hour": "amount"},

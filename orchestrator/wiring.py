@@ -3,20 +3,30 @@
 
 from __future__ import annotations
 
-from functools import cache
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.adapters.clock import SystemClock
 from orchestrator.adapters.sqlite import SqliteLedger
 from orchestrator.adapters.threads import ThreadTasks
-from orchestrator.core.actions import Deadlines
+from orchestrator.core.checks import Check, Probe
+from orchestrator.core.offer import BootPhase
 from orchestrator.core.run import Instance
+from orchestrator.credentials import Credentials
+from orchestrator.errors import GpujobError
 from orchestrator.holder import Holder
-from orchestrator.ports import Clock, Ledger, Provider, Trees
-from orchestrator.settings import Settings
+from orchestrator.ports import Capabilities, Clock, Ledger, Provider, Trees
+from orchestrator.providers import Providers
+from orchestrator.settings import VENDORS, Pace, Settings
+from orchestrator.version import VERSION
+
+USER_AGENT = f"gpujob/{VERSION}"
 
 if TYPE_CHECKING:
+    from orchestrator.adapters.http import Api
     from orchestrator.adapters.mirror import FolderMirror, Held
     from orchestrator.adapters.ssh import SshBoxes
     from orchestrator.flows.launch import Shop
@@ -31,16 +41,182 @@ def open_ledger(settings: Settings) -> SqliteLedger:
     return SqliteLedger(settings.ledger, make_clock(), Holder.current())
 
 
-def make_providers(settings: Settings, clock: Clock) -> dict[str, Provider]:
+@dataclass(frozen=True)
+class Parts:
+    """What a provider is made of. With `offline` one that refuses is planned with from the prices
+    that are remembered."""
+
+    settings: Settings
+    clock: Clock
+    credentials: Credentials
+    offline: bool = False
+
+
+def make_credentials(settings: Settings, *, kept_first: bool = False) -> Credentials:
+    return Credentials(settings, _from_keyring, kept_first=kept_first)
+
+
+def make_providers(
+    settings: Settings,
+    clock: Clock,
+    credentials: Credentials | None = None,
+    *,
+    offline: bool = False,
+) -> Providers:
+    parts = Parts(settings, clock, credentials or make_credentials(settings), offline)
+    makers = {name: partial(make, parts) for name, make in _MAKERS.items()}
+    return Providers(makers, lambda name: parts.credentials.url(name) if name in VENDORS else "")
+
+
+def usable_providers(
+    settings: Settings, names: Collection[str] = ()
+) -> tuple[dict[str, Provider], dict[str, str]]:
+    """The providers that have a key or need none, of `names` or of all, and why each other one
+    cannot be asked."""
+    credentials = make_credentials(settings)
+    providers = make_providers(settings, make_clock(), credentials)
+    usable, unasked = {}, {}
+    for name in names or providers:
+        try:
+            if name in VENDORS:
+                credentials.key(name)
+            usable[name] = providers[name]
+        except GpujobError as error:
+            unasked[name] = error.message
+    return usable, unasked
+
+
+def keep_credentials(settings: Settings, names: Iterable[str], renting: Collection[str]) -> None:
+    """Leave for the daemon what opens these providers. Raises GpujobError when that would cut
+    off those where live runs rent."""
+    make_credentials(settings).keep([name for name in names if name in VENDORS], renting)
+
+
+def other_addresses(settings: Settings, names: Iterable[str]) -> dict[str, str]:
+    """Of these providers, those whose API is asked for elsewhere than at its vendor."""
+    credentials = make_credentials(settings)
+    urls = {name: credentials.url(name) for name in names if name in VENDORS}
+    return {name: url for name, url in urls.items() if url != VENDORS[name].url}
+
+
+def _make_local(parts: Parts) -> Provider:
     from orchestrator.adapters.local import LocalProvider
 
-    local = LocalProvider(
-        settings.state / "local",
-        clock=clock,
-        private_home=settings.private_home,
-        usd_per_hour=settings.usd_per_hour,
+    return LocalProvider(
+        parts.settings.state / "local",
+        clock=parts.clock,
+        private_home=parts.settings.private_home,
+        usd_per_hour=parts.settings.usd_per_hour,
     )
-    return {"local": local}
+
+
+def _make_runpod(parts: Parts) -> Provider:
+    from orchestrator.adapters.runpod import CAPABILITIES, RunPodProvider
+
+    able = _paced(CAPABILITIES, parts.settings.paces["runpod"])
+    provider = RunPodProvider(_api(parts, "runpod"), parts.clock, capabilities=able)
+    return _remembering(parts, provider)
+
+
+def _make_thunder(parts: Parts) -> Provider:
+    from orchestrator.adapters.thunder import CAPABILITIES, ThunderProvider
+
+    pace = parts.settings.paces["thunder"]
+    able, user = _paced(CAPABILITIES, pace), pace.user or "ubuntu"
+    provider = ThunderProvider(_api(parts, "thunder"), parts.clock, user=user, capabilities=able)
+    return _remembering(parts, provider)
+
+
+_MAKERS: Mapping[str, Callable[[Parts], Provider]] = {
+    "local": _make_local,
+    "runpod": _make_runpod,
+    "thunder": _make_thunder,
+}
+PROVIDERS = tuple(_MAKERS)
+
+
+def _api(parts: Parts, name: str) -> Api:
+    from orchestrator.adapters.http import Api
+
+    return Api(
+        parts.credentials.url(name),
+        token=partial(parts.credentials.key, name),
+        user_agent=USER_AGENT,
+        clock=parts.clock,
+    )
+
+
+def _remembering(parts: Parts, provider: Provider) -> Provider:
+    from orchestrator.adapters.remembered import RememberedOffers
+
+    return RememberedOffers(
+        provider,
+        parts.settings.state / "prices",
+        parts.clock,
+        ready=partial(parts.credentials.key, provider.name),
+        offline=parts.offline,
+    )
+
+
+def _paced(able: Capabilities, pace: Pace) -> Capabilities:
+    """The adapter's own words, but for what the user set."""
+    boot: Mapping[BootPhase, float | None] = {
+        "assigning": pace.assign_s,
+        "starting": pace.start_s,
+        "endpoint": pace.endpoint_s,
+    }
+    return replace(
+        able,
+        poll_s=_else(pace.poll_s, able.poll_s),
+        idle_poll_s=_else(pace.idle_poll_s, able.idle_poll_s),
+        listing_lag_s=_else(pace.listing_lag_s, able.listing_lag_s),
+        boot_s={**able.boot_s, **{phase: s for phase, s in boot.items() if s is not None}},
+    )
+
+
+def _else(seconds: float | None, default_s: float) -> float:
+    return default_s if seconds is None else seconds
+
+
+@cache
+def _from_keyring(provider: str) -> str | None:
+    """`keyring set gpujob PROVIDER`, where the package is installed and has a place for keys."""
+    from importlib import import_module
+
+    try:
+        found = import_module("keyring").get_password("gpujob", provider)
+    except ModuleNotFoundError:
+        return None
+    except Exception:  # a keyring that is locked or has no backend is no keyring; each has its own
+        return None
+    return found if isinstance(found, str) else None
+
+
+def run_checks(settings: Settings) -> Iterator[Check]:
+    """What `doctor` shows, one after the other."""
+    from orchestrator.adapters.machine import check_machine
+    from orchestrator.adapters.probe import probe
+    from orchestrator.flows.doctor import check_embedded, check_rented
+
+    yield from check_machine(settings.state)
+    clock, credentials = make_clock(), make_credentials(settings)
+    providers = make_providers(settings, clock, credentials)
+
+    def reach(name: str) -> Probe:
+        return probe(credentials.url(name), clock, USER_AGENT)
+
+    for name in providers:
+        provider = partial(providers.__getitem__, name)
+        if name not in VENDORS:
+            yield check_embedded(name, provider)
+            continue
+        yield from check_rented(
+            name,
+            partial(credentials.source, name),
+            partial(reach, name),
+            provider,
+            credentials.advice(name),
+        )
 
 
 def make_trees(settings: Settings) -> Trees:
@@ -61,15 +237,15 @@ def make_boxes(settings: Settings) -> SshBoxes:
     return SshBoxes(settings.state)
 
 
-def make_shop(settings: Settings) -> Shop:
-    """What `launch` plans with."""
+def make_shop(settings: Settings, *, offline: bool = False) -> Shop:
+    """What `launch` and, `offline`, `plan` plan with."""
     from orchestrator.adapters.stamp import Stamp, check_stamp, set_stamp
     from orchestrator.flows.launch import Shop
 
     def claim(folder: Path, run: str) -> None:
         set_stamp(folder, Stamp(run, open_ledger(settings).id))
 
-    providers = make_providers(settings, make_clock())
+    providers = make_providers(settings, make_clock(), offline=offline)
     return Shop(make_trees(settings), providers, check_stamp, claim)
 
 
@@ -82,9 +258,10 @@ def make_world(settings: Settings) -> World:
     clock = make_clock()
     ledger = SqliteLedger(settings.ledger, clock, Holder.current())
     tasks = ThreadTasks(clock)
+    credentials = make_credentials(settings, kept_first=True)
     return World(
         ledger=ledger,
-        fleet=Fleet(make_providers(settings, clock), tasks, clock),
+        fleet=Fleet(make_providers(settings, clock, credentials), tasks, clock),
         boxes=make_boxes(settings),
         tasks=tasks,
         clock=clock,
@@ -92,7 +269,7 @@ def make_world(settings: Settings) -> World:
         agent=cache(build_agent),
         library=cache(library),
         state=settings.state,
-        deadlines=Deadlines(),
+        deadlines=settings.deadlines,
     )
 
 

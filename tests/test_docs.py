@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.cli import ALIASES, VERBS
-from orchestrator.core.run import _STEPS
+from orchestrator.core.fold import _STEPS
 from orchestrator.core.spec import load_job
 from orchestrator.views.event import _WORDS
 

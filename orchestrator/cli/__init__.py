@@ -12,6 +12,7 @@ from orchestrator.version import VERSION
 
 VERBS = {
     "launch": "Plan a job, show what it costs, and run it.",
+    "plan": "Show what a job would do and cost; works without a network.",
     "watch": "Show a run live; starts the daemon if none runs.",
     "pull": "Put a checkpoint, verified, where you want it.",
     "teardown": "Bring home what is missing, end everything the run rents, and prove it.",
@@ -19,7 +20,11 @@ VERBS = {
     "checkpoints": "List a run's checkpoints and where each one is.",
     "events": "Print what happened in a run.",
     "logs": "Print what the trainer printed.",
+    "cost": "Show what a run costs, by instance and by attempt.",
     "attach": "Look at the trainer in its tmux on the box.",
+    "offers": "List what there is to rent, cheapest first.",
+    "doctor": "Say what is missing on this machine or account, and what to do.",
+    "gc": "Find instances that bill and should not; --yes ends them.",
     "schema": "Print the JSON Schema of the job file.",
     "daemon": "Run the daemon in the foreground (it starts by itself when needed).",
 }

@@ -63,6 +63,11 @@ def emit(as_json: bool, text: str, records: Iterable[Any]) -> None:
         click.echo(json.dumps(to_json(record), sort_keys=True))
 
 
+def tell(words: str) -> None:
+    """Words to stderr, where no pipe mistakes them for data."""
+    click.echo(words, err=True)
+
+
 def _of_this_folder(runs: list[Run]) -> list[Run]:
     return [run for run in runs if Path(run.folder) in (Path.cwd(), *Path.cwd().parents)]
 

@@ -9,13 +9,22 @@ import click
 
 from orchestrator.cli.background import ensure_daemon
 from orchestrator.cli.follow import detach_words, finish, follow
-from orchestrator.cli.home import is_interactive, settings
+from orchestrator.cli.home import is_interactive, settings, tell
+from orchestrator.cli.plan import told_plan
+from orchestrator.core.plan import Plan
 from orchestrator.core.spec import load_job
 from orchestrator.daemon import run_alone, stop_on_signals
 from orchestrator.errors import BadJobFile
 from orchestrator.flows.launch import make_plan, record, secret_values
-from orchestrator.views.plan import plan_json, plan_text
-from orchestrator.wiring import make_shop, make_world, open_ledger
+from orchestrator.ports import Ledger
+from orchestrator.views.plan import plan_json
+from orchestrator.wiring import (
+    keep_credentials,
+    make_shop,
+    make_world,
+    open_ledger,
+    other_addresses,
+)
 
 
 @click.command()
@@ -44,11 +53,14 @@ def command(
     shop = make_shop(config)
     plan = make_plan(job, shop)
     values = secret_values(plan, os.environ, job.base / ".env")
-    click.echo(plan_json(plan) if as_json else plan_text(plan))
+    click.echo(plan_json(plan) if as_json else told_plan(plan, shop))
+    for name, url in other_addresses(config, {offer.provider for offer in plan.offers}).items():
+        tell(f"note: {name} is asked at {url}")
     if dry_run:
         return
     _confirm(yes)
     ledger = open_ledger(config)
+    keep_credentials(config, *_who_rents(plan, ledger))
     run_id, plan = record(plan, values, ledger=ledger, shop=shop, state=config.state)
     click.echo(f"\nlaunched {run_id}")
     if foreground:
@@ -68,6 +80,13 @@ def command(
     except KeyboardInterrupt:
         click.echo(detach_words(run_id), err=True)
         raise click.exceptions.Exit(130) from None
+
+
+def _who_rents(plan: Plan, ledger: Ledger) -> tuple[set[str], set[str]]:
+    """The providers that this plan may rent from, and those where live runs do."""
+    live = [run for run in ledger.runs() if not run.terminal]
+    renting = {each.provider for run in live for each in run.still_billing}
+    return {offer.provider for offer in plan.offers}, renting
 
 
 def _confirm(yes: bool) -> None:

@@ -8,6 +8,7 @@ from orchestrator.cli.background import ensure_daemon
 from orchestrator.cli.follow import detach_words, follow
 from orchestrator.cli.home import choose_live_run, is_interactive, settings
 from orchestrator.errors import RunEnded
+from orchestrator.views.cost import billing_words
 from orchestrator.views.ending import ending_text
 from orchestrator.wiring import make_clock, open_ledger
 
@@ -46,7 +47,8 @@ def command(run: str | None, reason: str, wait_s: float) -> None:
     click.echo(ending_text(found, make_clock().now()))
     if found.still_billing or not found.terminal:
         raise RunEnded(
-            f"{found.id} may still bill; the daemon keeps trying",
+            f"{found.id} has not ended yet, still billing: {billing_words(found)};"
+            " the daemon keeps trying",
             STILL_BILLING,
-            hint=f"`gpujob watch {found.id}` shows why",
+            hint=f"`gpujob watch {found.id}` shows why, `gpujob teardown {found.id}` waits again",
         )

@@ -72,6 +72,14 @@ def _sealed(run: Run, fact: Fact) -> Told | None:
     return "checkpoint.sealed", event
 
 
+def _deadman(run: Run, fact: Fact) -> Told | None:
+    """The dead-man switch acted, or was not let: for a person to read."""
+    words = fact.data.get("reason") or fact.data.get("message") or "no reason was told"
+    attempt = _integer(fact.data, "attempt", low=1)
+    data = {"instance": fact.instance, "attempt": attempt, "reason": str(words)[:500]}
+    return fact.kind, data
+
+
 def _attempt_of(run: Run, fact: Fact) -> Attempt | None:
     number = _integer(fact.data, "attempt", low=1)
     for attempt in run.attempts:
@@ -95,4 +103,6 @@ _READERS = {
     "trainer.exited": _exited,
     "agent.settled": _settled,
     "checkpoint.sealed": _sealed,
+    "deadman.fired": _deadman,
+    "deadman.refused": _deadman,
 }

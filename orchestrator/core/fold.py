@@ -55,6 +55,7 @@ def _planned(run: Run, event: Event) -> Run:
         name=data["name"],
         folder=data["folder"],
         mirror=data["mirror"],
+        volume=data.get("volume", ""),
         created_at=event.at,
         limits=limits,
     )
@@ -234,6 +235,11 @@ def _warned(run: Run, event: Event) -> Run:
     return replace(run, warned=True)
 
 
+def _noted(run: Run, _: Event) -> Run:
+    """For a person to read; what follows from it is told by other events."""
+    return run
+
+
 def _attempt_intended(run: Run, event: Event) -> Run:
     data = event.data
     source = Source(**data["resume"]) if data["resume"] else None
@@ -368,6 +374,8 @@ _STEPS: dict[str, Callable[[Run, Event], Run]] = {
     "checkpoint.mirrored": _mirrored,
     "checkpoint.acked": _acked,
     "checkpoint.failed": _checkpoint_failed,
+    "deadman.fired": _noted,
+    "deadman.refused": _noted,
     "drain.begun": _drain_begun,
     "drain.ended": _drain_ended,
     "run.finished": _finished,

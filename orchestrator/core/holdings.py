@@ -15,12 +15,17 @@ def newest_source(run: Run, on_box: str | None) -> Source | None:
         if seal.step is not None
         and not seal.final
         and seal.digest not in run.unusable
-        and (seal.digest in run.mirrored or (seal.instance == on_box and not seal.failed))
+        and (seal.digest in run.mirrored or (on_box and is_on(run, seal, on_box)))
     ]
     if not held:
         return None
     best = max(held, key=lambda seal: (seal.step or 0, seal.sealed_at))
     return Source(best.name, best.step or 0, best.digest)
+
+
+def is_on(run: Run, seal: Seal, box: str) -> bool:
+    """Whether the living box `box` holds the seal: its own, or any that lies on the volume."""
+    return not seal.failed and (seal.instance == box or bool(run.volume))
 
 
 def missing_here(run: Run) -> tuple[Seal, ...]:
@@ -29,7 +34,9 @@ def missing_here(run: Run) -> tuple[Seal, ...]:
     return tuple(
         seal
         for seal in run.seals
-        if seal.digest not in run.mirrored and seal.instance not in lost and not seal.failed
+        if seal.digest not in run.mirrored
+        and not seal.failed
+        and (seal.instance not in lost or (run.volume and run.instance))
     )
 
 

@@ -130,12 +130,14 @@ class Search:
 
 @dataclass(frozen=True)
 class Run:
-    """The state of a run after the event `seq`."""
+    """The state of a run after the event `seq`. With a `volume`, what one box sealed is on every
+    later box of the run."""
 
     id: str
     name: str = ""
     folder: str = ""
     mirror: str = ""
+    volume: str = ""
     created_at: datetime | None = None
     seq: int = 0
     updated_at: datetime | None = None

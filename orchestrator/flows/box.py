@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from orchestrator.core.commands import (
 )
 from orchestrator.core.plan import Plan, Upload
 from orchestrator.core.run import Attempt, Instance, Seal, Source
-from orchestrator.errors import CommandFailed, IntegrityError, Missing, NotFound
+from orchestrator.errors import CommandFailed, IntegrityError, Locked, NotFound, Wiped
+from orchestrator.flows import outfit
 from orchestrator.ports import (
     Boxes,
     Endpoint,
@@ -31,11 +33,14 @@ from orchestrator.ports import (
 from remote.contract import Manifest, shell_words
 
 SETUP_TIMEOUT_S = 3600.0
+REQUIREMENTS = "remote/trainer/requirements.txt"
+REACHED = ("reached", 0)
 
 
 @dataclass(frozen=True)
 class Kit:
-    """What a task needs to work on one box of one run."""
+    """What a task needs to work on one box of one run. `hours_until` is when the budget's hours
+    will be over, if nobody is there to see it."""
 
     run: str
     plan: Plan
@@ -46,6 +51,14 @@ class Kit:
     mirror: Mirror
     agent: bytes
     library: tuple[Path, Manifest]
+    provider: Provider | None = None
+    provider_id: str = ""
+    hours_until: datetime | None = None
+
+    @property
+    def login(self) -> str:
+        """What comes before a command that needs the surroundings of a login."""
+        return outfit.login(self.provider.capabilities.login_file if self.provider else "")
 
     def shell(self, context: TaskContext) -> Shell:
         shell = self.boxes.shell(self.endpoint, self.run)
@@ -65,14 +78,23 @@ def endpoint_of(instance: Instance) -> Endpoint:
 
 
 def prepare(context: TaskContext, kit: Kit, provider: Provider, instance: Instance) -> None:
-    """Make the box able to run the trainer: agent, code, data, secrets, setup."""
+    """Make the box able to run the trainer: agent, code, data, secrets, setup, packages.
+
+    Reports REACHED once the box let us in. Raises Locked when it does not, after its provider was
+    told our key, which takes effect some seconds later; Unusable when it is not what was rented."""
+    kit = replace(kit, provider=provider, provider_id=instance.provider_id or "")
     where = kit.endpoint
     keys = provider.host_keys(instance.provider_id or "")
     kit.boxes.pin(where.instance, kit.run, keys, where.host, where.port)
     shell = kit.shell(context)
     try:
-        _check_tools(shell)
+        _enter(context, kit, provider, shell)
+        if _is_gpu(kit, instance):
+            outfit.check_gpus(shell, kit.login, kit.world_size)
+        outfit.check_tools(shell, kit.login)
         root = agent_root(kit.run)
+        if kit.plan.rental.volume:
+            outfit.link_volume(shell, kit.run, kit.plan.rental)
         shell.run(f"umask 077; mkdir -p {root} && mkdir -p {work_folder(kit.run)}")
         shell.put(kit.agent, f"{root}/agent.pyz")
         _upload(context, kit)
@@ -82,12 +104,16 @@ def prepare(context: TaskContext, kit: Kit, provider: Provider, instance: Instan
             shell.put((kit.folder / "secrets.env").read_bytes(), f"{root}/secrets.env")
         if kit.plan.setup:
             _setup(shell, kit)
+        if kit.plan.train is not None:
+            needed = outfit.requirements((kit.library[0] / REQUIREMENTS).read_text())
+            outfit.add_packages(shell, kit.login, needed, root)
     finally:
         shell.close()
 
 
 def start(context: TaskContext, kit: Kit, attempt: Attempt) -> Mapping[str, Any]:
     """Put the checkpoint in place and start the trainer; for one that was started, its agent.
+    Raises Wiped when what `prepare` put on the box is gone.
 
     What a trainer that runs has resumed from is left alone: it may have moved on since."""
     if attempt.resume and attempt.started_at is None:
@@ -99,7 +125,7 @@ def start(context: TaskContext, kit: Kit, attempt: Attempt) -> Mapping[str, Any]
         shell.run(f"umask 077; mkdir -p {root}/attempts/{attempt.number}")
         shell.put(spec, f"{root}/attempts/{attempt.number}/spec.json")
         words = ("--instance", kit.endpoint.instance, "--attempt", str(attempt.number))
-        return _agent(shell, kit, "start", *words)
+        return _agent(shell, kit, "start", *words, login=kit.login)
     finally:
         shell.close()
 
@@ -160,14 +186,20 @@ def _telling(context: TaskContext, what: str) -> Progress:
     return lambda size_bytes: context.report((what, size_bytes))
 
 
-def _check_tools(shell: Shell) -> None:
-    need = "import sys; sys.exit(sys.version_info < (3, 9))"
-    for tool, command in (("Python 3.9 or newer", f'python3 -c "{need}"'), ("tmux", "tmux -V")):
-        if shell.run(command, check=False).rc != 0:
-            raise Missing(
-                f"the box has no {tool}, which the agent needs",
-                hint="use an image that has python3 and tmux, or install them in `setup:`",
-            )
+def _enter(context: TaskContext, kit: Kit, provider: Provider, shell: Shell) -> None:
+    try:
+        shell.run("true")
+    except Locked:
+        provider.ensure_access(kit.provider_id, kit.boxes.public_key())
+        raise
+    context.report(REACHED)
+
+
+def _is_gpu(kit: Kit, instance: Instance) -> bool:
+    rented = (instance.provider, instance.offer)
+    return any(
+        offer.gpu != "cpu" for offer in kit.plan.offers if (offer.provider, offer.id) == rented
+    )
 
 
 def _upload(context: TaskContext, kit: Kit) -> None:
@@ -192,11 +224,11 @@ def _source(kit: Kit, upload: Upload) -> Path:
 def _setup(shell: Shell, kit: Kit) -> None:
     """The job's own setup command, with its environment and secrets, in the work folder."""
     root, work = agent_root(kit.run), work_folder(kit.run)
-    exports = "".join(
-        f"export {name}={shell_words([text])}; " for name, text in kit.plan.env.items()
-    )
+    env = {**outfit.volume_env(kit.plan.rental), **kit.plan.env}
+    exports = "".join(f"export {name}={shell_words([text])}; " for name, text in env.items())
     load = f'while IFS= read -r pair; do export "$pair"; done < "$HOME/{root}/secrets.env"; '
-    script = f"cd {work} && {{ {load if kit.plan.secrets else ''}{exports}\n{kit.plan.setup}\n}}"
+    given = f"{load if kit.plan.secrets else ''}{exports}"
+    script = f"{kit.login}cd {work} && {{ {given}\n{kit.plan.setup}\n}}"
     done = shell.run("bash -s", stdin=script.encode(), timeout_s=SETUP_TIMEOUT_S, check=False)
     if done.rc != 0:
         last = (done.stderr or done.stdout).strip()
@@ -231,19 +263,38 @@ def _spec(kit: Kit, attempt: Attempt) -> dict[str, Any]:
         "attempt": attempt.number,
         "workdir": work_folder(kit.run),
         "command": trainer_command(plan, kit.run, attempt, kit.world_size),
-        "env": trainer_env(plan, kit.run, attempt, kit.world_size),
+        "env": {
+            **outfit.volume_env(plan.rental),
+            **trainer_env(plan, kit.run, attempt, kit.world_size),
+        },
         "secrets": bool(plan.secrets),
         "checkpoints": plan.checkpoints.path,
         "layout": "huggingface" if plan.checkpoints.layout == "auto" else plan.checkpoints.layout,
         "world_size": kit.world_size,
         "resume_step": attempt.resume.step if attempt.resume else None,
+        "deadman": _deadman(kit),
     }
 
 
-def _agent(shell: Shell, kit: Kit, *words: str) -> Mapping[str, Any]:
+def _deadman(kit: Kit) -> dict[str, Any] | None:
+    """What the box does once nobody asks after it (formats.md §7)."""
+    if not kit.plan.orphan_s:
+        return None
+    rented = kit.provider if kit.provider_id else None
+    stop = rented.self_stop(kit.provider_id) if rented else None
+    return {
+        "orphan_s": kit.plan.orphan_s,
+        "hours_until": kit.hours_until.isoformat() if kit.hours_until else None,
+        "stop": None if stop is None else {**stop.__dict__, "body": dict(stop.body)},
+    }
+
+
+def _agent(shell: Shell, kit: Kit, *words: str, login: str = "") -> Mapping[str, Any]:
     root = agent_root(kit.run)
     command = shell_words(["python3", f"{root}/agent.pyz", *words, "--root", root])
-    done = shell.run(command, check=False)
+    done = shell.run(login + command, check=False)
+    if done.rc != 0 and shell.run(f"test -e {root}/agent.pyz", check=False).rc == 1:
+        raise Wiped("the agent is not on the box any more: its disk was emptied")
     try:
         said = json.loads(done.stdout.strip().split("\n")[-1])
     except ValueError:

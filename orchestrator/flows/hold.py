@@ -97,7 +97,16 @@ class Hold:
             mirror=world.mirror(run, Path(self.plan.checkpoints.mirror)),
             agent=world.agent(),
             library=world.library(),
+            provider=self.provider(instance),
+            provider_id=instance.provider_id or "",
+            hours_until=self._hours_until(),
         )
+
+    def _hours_until(self) -> datetime | None:
+        """When the budget's hours will be over, with what is rented now."""
+        run, now = self.run(), self.now()
+        hours = run.limits.budget_hours
+        return None if hours is None else now + timedelta(hours=hours - run.rented_hours(now))
 
 
 def shorten(value: Any) -> Any:

@@ -62,6 +62,7 @@ def make_plan(job: Job, shop: Shop) -> Plan:
         train=job.train.model_dump(mode="json", exclude_none=True) if job.train else None,
         checkpoints=_checkpoints(job, job.checkpoints),
         rental=_rental(job),
+        orphan_s=job.recovery.orphan_minutes * 60,
     )
 
 
@@ -113,6 +114,7 @@ def record(
         "name": plan.name,
         "folder": plan.folder,
         "mirror": mirror,
+        "volume": plan.rental.volume,
         "usd_per_hour": plan.offer.usd_per_hour,
         "host_loss": limits.host_loss,
         "crash": limits.crash,

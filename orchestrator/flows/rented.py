@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from orchestrator.core.actions import Boot, Presence
+from orchestrator.core.marks import make_mark
 from orchestrator.core.offer import Offer
 from orchestrator.core.run import Instance, Run, RunState
 from orchestrator.flows.box import endpoint_of
@@ -60,7 +61,7 @@ class Rented:
         """Put the intent on record, then ask."""
         hold = self._hold
         instance = f"{run.id}-{len(run.instances) + 1}"
-        mark = f"gpujob-{hold.world.ledger.id}-{instance}"
+        mark = make_mark(hold.world.ledger.id, instance)
         provider = self._fleet.providers[offer.provider]
         hold.record(
             "instance.intended",

@@ -141,6 +141,8 @@ class Results:
         run = self._hold.run()
         if isinstance(error, HostKeyChanged):
             self._ask_for_keys(run)
+        if isinstance(error, Wiped):
+            self._wiped(run, error)
         match verb:
             case "create":
                 self._create_failed(rest, error)
@@ -188,8 +190,6 @@ class Results:
         instance = rest if verb == "prepare" else run.attempts[int(rest) - 1].instance
         if isinstance(error, Unusable):
             self._lost(instance, describe(error))
-        elif isinstance(error, Wiped):
-            self._rented.restarted(run, run.find_instance(instance), describe(error))
         elif verb == "start" and isinstance(error, IntegrityError):
             self._abandon(run, int(rest), error)
         elif _hopeless(verb, error, failures):
@@ -205,6 +205,12 @@ class Results:
                 digest=source.digest,
                 reason=describe(error),
             )
+
+    def _wiped(self, run: Run, error: Wiped) -> None:
+        """The box answers and holds nothing of ours; several tasks may have found that out."""
+        instance = run.instance
+        if instance and instance.prepared:
+            self._rented.restarted(run, instance, describe(error))
 
     def _lost(self, instance: str, reason: str) -> None:
         if self._hold.run().find_instance(instance).usable:
@@ -239,7 +245,7 @@ def _rekey(context: TaskContext, hold: Hold, provider: Provider) -> None:
 
 def _hopeless(verb: str, error: Exception, failures: int) -> bool:
     """Whether trying again cannot help: what the job asks for is wrong, or it was tried."""
-    if isinstance(error, Unreachable | Transient | HostKeyChanged):
+    if isinstance(error, Unreachable | Transient | HostKeyChanged | Wiped):
         return False
     if verb == "prepare" and isinstance(error, CommandFailed | Missing | IntegrityError):
         return True

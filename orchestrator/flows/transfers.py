@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from orchestrator.core.holdings import missing_here
+from orchestrator.core.holdings import is_on, missing_here
 from orchestrator.core.run import Run, Seal
 
 ASSUMED_BYTES_PER_S = 20e6
@@ -35,7 +35,7 @@ class Transfers:
         waiting = [
             seal
             for seal in missing_here(run)
-            if seal.instance == instance and fetch_key(seal) not in busy
+            if is_on(run, seal, instance) and fetch_key(seal) not in busy
         ]
         if not waiting:
             return None
@@ -50,7 +50,7 @@ class Transfers:
         return tuple(
             seal
             for seal in run.seals
-            if seal.instance == instance and not seal.acked and seal.digest in run.mirrored
+            if is_on(run, seal, instance) and not seal.acked and seal.digest in run.mirrored
         )
 
     def moved(self, reports: Sequence[tuple[str, int]], now: datetime) -> None:

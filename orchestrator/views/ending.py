@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from orchestrator.core.run import Run
+from orchestrator.views.cost import billing_words
 from orchestrator.views.words import dollars, duration
 
 
@@ -19,8 +20,6 @@ def ending_text(run: Run, now: datetime) -> str:
     ]
     if run.missing:
         lines.insert(2, f"  not here           {', '.join(run.missing)}")
-    billing = [each.id for each in run.still_billing]
-    lines.append(
-        f"  STILL BILLING      {', '.join(billing)}" if billing else "  still billing      nothing"
-    )
+    label = "STILL BILLING" if run.still_billing else "still billing"
+    lines.append(f"  {label}      {billing_words(run)}")
     return "\n".join(lines)

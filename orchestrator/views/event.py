@@ -79,6 +79,10 @@ _WORDS: dict[str, Callable[[Data], str]] = {
     "checkpoint.mirrored": lambda data: f"{data['name']} is here, verified: {data['path']}",
     "checkpoint.acked": lambda data: f"{data['name']} may go from {data['instance']}",
     "checkpoint.failed": lambda data: f"{data['name']} was refused: {data['reason']}",
+    "deadman.fired": lambda data: f"{data['instance']} acted by itself: {data['reason']}",
+    "deadman.refused": lambda data: (
+        f"{data['instance']} still bills, it could not stop itself: {data['reason']}"
+    ),
     "drain.begun": lambda data: f"draining: {data['reason']}",
     "drain.ended": _missing,
     "run.finished": lambda data: "the run has ended",

@@ -8,6 +8,7 @@ import sys
 from typing import Any, Callable, Dict, List, NoReturn
 
 from remote.agent.follow import follow
+from remote.agent.heard import Ear, Heard
 from remote.agent.paths import Root
 from remote.agent.serve import serve
 from remote.agent.start import StartError, start, stop
@@ -64,13 +65,14 @@ def _start(root: Root, options: argparse.Namespace) -> int:
 
 
 def _stop(root: Root, options: argparse.Namespace) -> int:
+    Heard(root).note()
     _say(stop(root, options.attempt, options.signal))
     return 0
 
 
 def _follow(root: Root, options: argparse.Namespace) -> int:
     offsets = {"events": options.events, "log": options.log, "metrics": options.metrics}
-    return follow(root, sys.stdout.buffer, offsets)
+    return follow(root, sys.stdout.buffer, offsets, Ear(root, 0))
 
 
 def _supervise(root: Root, options: argparse.Namespace) -> int:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Callable, Dict, Iterator, Optional, Tuple
 
 from remote.agent.durable import read_json
+from remote.agent.heard import Ear
 from remote.agent.paths import Root
 from remote.agent.start import living_agent
 from remote.contract import MAGIC, MAX_LINE_BYTES, ContractError, Fact
@@ -21,8 +22,10 @@ BLOCK_BYTES = 64 * 1024
 BLOCKS_A_TURN = 16
 
 
-def follow(root: Root, out: BinaryIO, offsets: Dict[str, int]) -> int:
-    """Write to `out` until nobody reads it any more. `offsets` of events, log and metrics."""
+def follow(root: Root, out: BinaryIO, offsets: Dict[str, int], ear: Ear) -> int:
+    """Write to `out` until nobody reads it any more. `offsets` of events, log and metrics.
+
+    What the reader sends back is its sign of life, which `ear` takes down."""
     files: Dict[str, Callable[[int], Iterator[Tuple[int, Dict[str, Any]]]]] = {
         "events": lambda offset: _facts(root.events, offset),
         "log": lambda offset: _blocks("log", root.log, offset),
@@ -40,6 +43,7 @@ def follow(root: Root, out: BinaryIO, offsets: Dict[str, int]) -> int:
                 beat_at = time.monotonic()
                 _say(out, _pulse(root))
             out.flush()
+            ear.listen()
             time.sleep(POLL_S)
     except BrokenPipeError:
         _abandon(out)

@@ -39,6 +39,10 @@ class Root:
         return self.path / "heartbeat.json"
 
     @property
+    def heard(self) -> Path:
+        return self.path / "heard"
+
+    @property
     def events(self) -> Path:
         return self.path / "events.jsonl"
 

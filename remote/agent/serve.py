@@ -10,6 +10,7 @@ from typing import Any, BinaryIO, Callable, Dict, Optional, Tuple
 
 from remote.agent import VERSION
 from remote.agent.durable import utc_now, write_json
+from remote.agent.heard import Heard
 from remote.agent.paths import Root
 from remote.agent.replies import Refusal
 from remote.agent.restore import restore
@@ -34,7 +35,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 def serve(root: Root, reader: BinaryIO, writer: BinaryIO) -> int:
     """Answer until the other side ends. A frame that is none ends it too: what follows it could
     be anything."""
-    server = Server(root)
+    server, heard = Server(root), Heard(root)
     try:
         writer.write(MAGIC)
         writer.flush()
@@ -46,6 +47,7 @@ def serve(root: Root, reader: BinaryIO, writer: BinaryIO) -> int:
                 return 1
             if frame is None:
                 return 0
+            heard.note()
             write_frame(writer, *server.answer(*frame))
     except BrokenPipeError:
         os._exit(0)  # nobody reads: nothing to flush, and nothing to say about it

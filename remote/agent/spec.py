@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Dict, Optional
 
@@ -13,6 +14,27 @@ from remote.contract import ContractError, check_version
 
 LAYOUTS = ("huggingface",)
 _INSTANCE = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,199}$")
+
+
+@dataclass(frozen=True)
+class StopRequest:
+    """The HTTP request that ends this box's billing. Its token is in our environment."""
+
+    method: str
+    url: str
+    body: Dict[str, Any]
+    token_variable: str
+
+
+@dataclass(frozen=True)
+class DeadmanRule:
+    """When a box that no controller asks after ends its trainer, and how it stops itself.
+
+    Not before `orphan_s` of silence; a trainer that runs is left alone until `hours_until`."""
+
+    orphan_s: float
+    hours_until: Optional[datetime]
+    stop: Optional[StopRequest]
 
 
 @dataclass(frozen=True)
@@ -30,6 +52,7 @@ class Spec:
     layout: str
     world_size: int
     resume_step: Optional[int]
+    deadman: Optional[DeadmanRule] = None
 
     @staticmethod
     def read(root: Root, attempt: int) -> Spec:
@@ -67,7 +90,36 @@ def _from_json(record: Dict[str, Any]) -> Spec:
         layout=layout,
         world_size=max(1, int(record["world_size"])),
         resume_step=None if step is None else int(step),
+        deadman=_deadman(record.get("deadman")),
     )
+
+
+def _deadman(record: Optional[Dict[str, Any]]) -> Optional[DeadmanRule]:
+    if record is None:
+        return None
+    orphan_s, until, stop = float(record["orphan_s"]), record["hours_until"], record["stop"]
+    if not 0 < orphan_s < float("inf"):
+        raise ValueError("orphan_s is %r" % orphan_s)
+    return DeadmanRule(
+        orphan_s=orphan_s,
+        hours_until=None if until is None else _moment(_text(until)),
+        stop=None if stop is None else _stop(stop),
+    )
+
+
+def _stop(record: Dict[str, Any]) -> StopRequest:
+    return StopRequest(
+        method=_text(record["method"]),
+        url=_text(record["url"]),
+        body=dict(record["body"]),
+        token_variable=_text(record["token_variable"]),
+    )
+
+
+def _moment(text: str) -> datetime:
+    """Python 3.9 reads no `Z`."""
+    moment = datetime.fromisoformat(text.replace("Z", "+00:00"))
+    return moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
 
 
 def _text(value: Any) -> str:

@@ -13,6 +13,7 @@ from typing import Any, Callable, Dict, Iterator, Optional
 from remote.agent import tmux
 from remote.agent.attempt import Attempt
 from remote.agent.durable import read_json
+from remote.agent.heard import Heard
 from remote.agent.paths import Root
 from remote.agent.procs import Process, descendants
 from remote.agent.program import agent_command
@@ -31,6 +32,7 @@ def start(root: Root, instance: str, number: int) -> Dict[str, Any]:
     """See to it that a supervisor lives and that attempt `number` was started, once.
 
     Raises StartError, ContractError, TmuxError; then nothing new runs."""
+    Heard(root).note()
     spec = Spec.read(root, number)
     _check(root, instance, spec)
     with _exclusive(root):

@@ -15,6 +15,7 @@ from typing import Any, Dict, Iterator, Optional
 
 from remote.agent import VERSION, prepare, tmux
 from remote.agent.attempt import Attempt
+from remote.agent.deadman import Deadman
 from remote.agent.durable import utc_now, write_json
 from remote.agent.facts import Facts
 from remote.agent.keeper import Keeper
@@ -50,6 +51,7 @@ class Supervisor:
     def __init__(self, root: Root, instance: str) -> None:
         self._root = root
         self._facts = Facts(root.events, instance)
+        self._deadman = Deadman(root, self._facts)
         self._attempt: Optional[Attempt] = None
         self._keeper: Optional[Keeper] = None
         self._launched_at: Optional[float] = None
@@ -62,12 +64,12 @@ class Supervisor:
     def run(self, end: threading.Event) -> None:
         while not end.is_set() and self._root.path.is_dir():
             began = time.monotonic()
-            try:
-                self._step()
-                self._beat()
-            except Exception:  # whatever it is, the trainer and its checkpoints go on
-                traceback.print_exc(file=sys.stderr)
-                end.wait(BEAT_S)
+            for turn in (self._step, self._watch, self._beat):
+                try:
+                    turn()
+                except Exception:  # whatever it is, the trainer and its checkpoints go on
+                    traceback.print_exc(file=sys.stderr)
+                    end.wait(BEAT_S)
             took = time.monotonic() - began
             end.wait(max(self._interval() - took, took))
         if self._keeper:
@@ -92,6 +94,10 @@ class Supervisor:
         if rc is not None and keeper.finish(rc):
             keeper.tidy()
             self._facts.tell("agent.settled", attempt=attempt.number)
+
+    def _watch(self) -> None:
+        attempt = self._attempt
+        self._deadman.step(settled=attempt is None or self._is_settled(attempt))
 
     def _current(self) -> Optional[Attempt]:
         """The oldest attempt that is asked for and not settled, else the newest that was."""

@@ -27,9 +27,9 @@ from kit.boxes import (
 
 from orchestrator.adapters.check import problems
 from orchestrator.adapters.ssh import SshBoxes, agent_command
-from orchestrator.adapters.ssh.keys import known_hosts
+from orchestrator.adapters.ssh.keys import fingerprint, known_hosts, pinned_keys
 from orchestrator.adapters.ssh.shell import put_command
-from orchestrator.errors import CommandFailed, HostKeyChanged, Unreachable
+from orchestrator.errors import CommandFailed, HostKeyChanged, Locked, Unreachable, Wiped
 from orchestrator.ports import Endpoint, Shell
 from remote.contract import CHUNK_BYTES
 
@@ -202,6 +202,65 @@ def test_without_a_told_key_the_first_one_that_answers_is_pinned(box: Rented) ->
     shell.close()
 
 
+def test_a_told_fingerprint_pins_the_key_that_has_it(box: Rented, tmp_path: Path) -> None:
+    (key,) = box.provider.host_keys(box.provider_id)
+    told = [fingerprint(keygen(tmp_path / "other")), fingerprint(key)]
+    assert told[1] == _ssh_keygen_fingerprint(key, tmp_path)
+    where = Endpoint("demo-1-2", box.endpoint.host, box.endpoint.port, box.endpoint.user)
+    for _ in range(2):
+        box.boxes.pin(where.instance, RUN, told, where.host, where.port)
+    assert pinned_keys(known_hosts(tmp_path / "state", RUN, "demo-1-2")) == [key]
+    shell = box.boxes.shell(where, RUN)
+    assert shell.run("echo known").stdout == "known\n"
+    shell.close()
+
+
+def test_a_box_without_the_told_fingerprint_is_never_spoken_to(box: Rented, tmp_path: Path) -> None:
+    told = [fingerprint(keygen(tmp_path / "other"))]
+    where = Endpoint("demo-1-2", box.endpoint.host, box.endpoint.port, box.endpoint.user)
+    with pytest.raises(HostKeyChanged, match="Nothing was sent"):
+        box.boxes.pin(where.instance, RUN, told, where.host, where.port)
+    with pytest.raises(HostKeyChanged, match="No host key"):
+        box.boxes.shell(where, RUN)
+
+
+def test_a_pin_gives_way_to_no_fingerprint(box: Rented, tmp_path: Path) -> None:
+    """The key that answers is the told one, and another was pinned before."""
+    where = box.endpoint
+    told = [fingerprint(key) for key in box.provider.host_keys(box.provider_id)]
+    path = known_hosts(tmp_path / "state", RUN, where.instance)
+    path.write_text(f"{where.instance} {keygen(tmp_path / 'other')}\n")
+    with pytest.raises(HostKeyChanged, match="another host key than the one that was pinned"):
+        box.boxes.pin(where.instance, RUN, told, where.host, where.port)
+
+
+@pytest.mark.parametrize("junk", ["MD5:aa:bb", "", "SHA256", "ssh-ed25519"])
+def test_what_is_neither_a_key_nor_a_fingerprint_is_refused(box: Rented, junk: str) -> None:
+    with pytest.raises(HostKeyChanged, match="no host key"):
+        box.boxes.pin("demo-1-2", RUN, [junk], box.endpoint.host, box.endpoint.port)
+
+
+def _ssh_keygen_fingerprint(key: str, folder: Path) -> str:
+    (folder / "shown.pub").write_text(key + "\n")
+    command = ["ssh-keygen", "-l", "-f", str(folder / "shown.pub")]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[1]
+
+
+def test_a_box_that_does_not_take_our_key_is_locked_until_it_is_told(box: Rented) -> None:
+    accepted = box.folder / "sshd" / "authorized_keys"
+    accepted.write_text("")
+    for attempt in (
+        lambda: box.boxes.shell(box.endpoint, RUN).run("true"),
+        lambda: box.boxes.stream(box.endpoint, RUN).ack("checkpoint-10", 1),
+        lambda: list(box.boxes.follow(box.endpoint, RUN, events=0, log=0, metrics=0)),
+    ):
+        with pytest.raises(Locked, match="does not take our key"):
+            attempt()
+    box.provider.ensure_access(box.provider_id, box.boxes.public_key())
+    assert box.sh("echo entered") == "entered\n"
+    assert ssh_children() == []
+
+
 @pytest.mark.parametrize(
     ("host", "user"),
     [("-oProxyCommand=touch x", "root"), ("127.0.0.1", "-oProxyCommand=x"), ("a b", "root")],
@@ -231,8 +290,10 @@ def test_a_port_where_nobody_answers_is_unreachable(box: Rented) -> None:
 
 
 def test_a_box_without_the_agent_says_so(box: Rented) -> None:
-    with pytest.raises(Unreachable, match=r"agent\.pyz"):
+    with pytest.raises(Wiped, match=r"agent\.pyz"):
         box.boxes.stream(box.endpoint, RUN).ack("checkpoint-10", 1)
+    with pytest.raises(Wiped, match=r"agent\.pyz"):
+        list(box.boxes.follow(box.endpoint, RUN, events=0, log=0, metrics=0))
     assert ssh_children() == []
 
 
@@ -251,6 +312,23 @@ def test_following_gives_the_agent_s_lines_and_close_leaves_no_process(
     closer.join()
     assert ssh_children() == []
     assert until(lambda: "agent.pyz" not in box.sh("ps axww | grep '[p]ython3'; true"))
+
+
+HEARS = """
+import os
+print(json.dumps({"heartbeat": None}), flush=True)
+print(json.dumps({"heard": os.read(0, 100).decode()}), flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_follower_proves_that_it_is_there(box: Rented, shell: Shell) -> None:
+    put_agent(shell, HEARS)
+    follower = box.boxes.follow(box.endpoint, RUN, events=0, log=0, metrics=0)
+    lines = iter(follower)
+    assert [next(lines), next(lines)] == [{"heartbeat": None}, {"heard": "\n"}]
+    follower.close()
+    assert list(lines) == []
 
 
 def test_a_follower_that_is_closed_before_it_began_says_nothing(box: Rented) -> None:

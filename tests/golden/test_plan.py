@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from orchestrator.adapters.tree import LocalTrees
 from orchestrator.core.codec import from_json, to_json
 from orchestrator.core.offer import Need, Offer
 from orchestrator.core.plan import Plan
+from orchestrator.core.run import Limits
 from orchestrator.core.spec import load_job
 from orchestrator.errors import BadJobFile, NoCapacity
 from orchestrator.flows.launch import Shop, make_plan, secret_values
@@ -35,6 +38,7 @@ job          my-sft
 instance     cpu:2 from local (cpu-2)
 price        $1.50/h
   or         cpu:4 from local at $3.00/h
+budget       $40.00 in all, 10 instance hours
 ceiling      $30.00 for the whole run
 code         2 files, 22 B: [HERE] -> .
   not        .env (secrets and keys never travel)
@@ -43,7 +47,8 @@ secrets      HF_TOKEN (a 0600 file on the box)
 setup        pip install -r requirements.txt
 run          python train.py {resume}
 checkpoints  out on the box -> [HERE]/checkpoints/my-sft/{run_id}/main
-recovery     10 lost instances, 2 crashes"""
+recovery     10 lost instances, 2 crashes
+alone        local: a box that loses this machine cannot stop its own billing"""
 
 
 class Priced(LocalProvider):
@@ -76,10 +81,44 @@ def plan_of(folder: Path, *overrides: str) -> Plan:
 
 
 def test_the_plan_in_words(folder: Path) -> None:
-    text = plan_text(plan_of(folder)).replace(str(folder), "[HERE]")
+    text = plan_text(plan_of(folder), ManualClock().now()).replace(str(folder), "[HERE]")
     lines = [line for line in text.splitlines() if not line.startswith("  not")]
     expected = [line for line in TEXT.splitlines() if not line.startswith("  not")]
     assert lines == [line.replace("22 B", "25 B") for line in expected]
+
+
+SHOP = """\
+instance     A40:2 from runpod (x0), EU-RO-1, secure, stock LOW
+price        $0.80/h
+  or         A40:2 from thunder, stock HIGH at $0.90/h (2h05m old)
+  or         A40:2 from runpod, US-1 at $1.10/h
+  or         A40:2 from runpod, US-2 at $1.20/h
+  or         A40:2 from runpod, US-3 at $1.30/h
+  or         2 more, up to $1.50/h
+budget       $8.00/h
+ceiling      none: set `budget: {usd: …}` to bound what the run may cost"""
+
+ALONE = """\
+alone        runpod: a box whose trainer has ended and that hears nothing
+             from this machine for 1h00m stops itself, and its GPU bills no more
+             thunder: a box that loses this machine cannot stop its own billing"""
+
+
+def test_what_may_be_rented_where_and_how_old_the_prices_are(folder: Path) -> None:
+    now = ManualClock().now()
+    first = Offer(
+        "runpod", "x0", "A40", 2, 18, 100, 20, 0.8, "EU-RO-1", "secure", "LOW", seen_at=now
+    )
+    remembered = now - timedelta(hours=2, minutes=5)
+    other = Offer("thunder", "t", "A40", 2, 8, 64, 20, 0.9, stock="HIGH", seen_at=remembered)
+    far = [replace(first, id=f"x{n}", region=f"US-{n}", cloud="", stock="UNKNOWN",
+                   usd_per_hour=1 + n / 10) for n in range(1, 6)]  # fmt: skip
+    plan = replace(
+        plan_of(folder), offers=(first, other, *far), limits=Limits(budget_usd_per_hour=8)
+    )
+    text = plan_text(plan, now, {"runpod"})
+    assert SHOP in text
+    assert text.endswith(ALONE)
 
 
 def test_the_plan_survives_json_whole(folder: Path) -> None:

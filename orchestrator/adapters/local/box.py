@@ -7,7 +7,9 @@ import shlex
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -29,6 +31,7 @@ exec "$@" </dev/null
 """
 
 # Runs as pid 1 of the namespace. A private /dev/shm dies with the box, as a rented one's would.
+# The folder etc is there when the box was given an /etc of its own.
 # Not root outside, we are root in here while we mount and ourselves again for sshd, which then
 # cannot give a terminal to the group tty (unmapped) and must not find that there is one.
 INNER = """
@@ -36,6 +39,7 @@ folder=$1 private=$2 user=$3 group=$4; shift 4
 readlink /proc/self/ns/pid >"$folder/namespace" || exit 1
 mount -t tmpfs none /dev/shm || exit 1
 if [ "$private" = yes ]; then mount -t tmpfs -o mode=0700 none "$folder/home" || exit 1; fi
+if [ -d "$folder/etc" ]; then mount --bind "$folder/etc" /etc || exit 1; fi
 if [ "$user" = 0 ]; then exec "$@"; fi
 grep -v ^tty: /etc/group >"$folder/sshd/group"
 mount --bind "$folder/sshd/group" /etc/group || exit 1
@@ -54,6 +58,18 @@ class Tools:
 
     sshd: str
     keygen: str
+
+
+@dataclass(frozen=True)
+class Extras:
+    """What makes a box look like a vendor's, in a namespace: `etc` are files that it sees in its
+    copy of /etc (a login name, say), `path_first` is a folder before all others in its PATH."""
+
+    etc: Mapping[str, bytes] = field(default_factory=dict)
+    path_first: Path | None = None
+
+
+PLAIN = Extras()
 
 
 def find_tools(path: str | None = None) -> Tools:
@@ -93,12 +109,14 @@ def write_keys(folder: Folder, tools: Tools, public_key: str) -> None:
     _write(folder.sshd / "authorized_keys", public_key.strip() + "\n", 0o600)
 
 
-def write_files(folder: Folder, final: Folder, record: Record) -> None:
+def write_files(folder: Folder, final: Folder, record: Record, extras: Extras = PLAIN) -> None:
     """The configuration but for its port, and the script that every session enters by.
 
     `final` is where the folder will be when it is used."""
     folder.home.mkdir(mode=0o700)
-    _write(folder.sshd / "enter", _enter(final), 0o700)
+    if extras.etc:
+        _copy_etc(folder.path / "etc", extras.etc)
+    _write(folder.sshd / "enter", _enter(final, extras.path_first), 0o700)
     _write(folder.sshd / "config", _config(final, record), 0o600)
 
 
@@ -147,12 +165,23 @@ def _supervised(command: list[str]) -> list[str]:
     return [sys.executable, "-I", "-S", supervisor.__file__, *command]
 
 
-def _enter(folder: Folder) -> str:
+def _copy_etc(into: Path, changed: Mapping[str, bytes]) -> None:
+    """This machine's /etc but for what we may not read, which a box has no use for."""
+    with suppress(shutil.Error):
+        shutil.copytree("/etc", into, symlinks=True)
+    for name, content in changed.items():
+        (into / name).unlink(missing_ok=True)
+        (into / name).write_bytes(content)
+
+
+def _enter(folder: Folder, path_first: Path | None) -> str:
     """sshd starts every session in the account's real home: this moves it to the box's.
 
     SHLVL keeps bash from reading rc files because it finds itself under sshd; a temporary folder
     below home keeps what a killed trainer leaves from outliving its box."""
     path = f"{Path(sys.executable).parent}:{SYSTEM_PATH}"
+    if path_first:
+        path = f"{path_first}:{path}"
     return f"""#!/bin/sh
 HOME={shlex.quote(str(folder.home))} PATH={shlex.quote(path)}
 TMPDIR=$HOME/.tmp LANG=C.UTF-8 SHELL=/bin/bash SHLVL=2

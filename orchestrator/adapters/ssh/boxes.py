@@ -7,7 +7,15 @@ from pathlib import Path
 
 from orchestrator.adapters.link import STALL_S
 from orchestrator.adapters.ssh.follow import LineFollower
-from orchestrator.adapters.ssh.keys import ClientKey, known_hosts, pin, pinned_keys, scan
+from orchestrator.adapters.ssh.keys import (
+    FINGERPRINT,
+    ClientKey,
+    known_hosts,
+    pin,
+    pin_matching,
+    pinned_keys,
+    scan,
+)
 from orchestrator.adapters.ssh.openssh import (
     SshLink,
     agent_command,
@@ -33,10 +41,14 @@ class SshBoxes:
 
     def pin(self, instance: str, run: str, host_keys: Sequence[str], host: str, port: int) -> None:
         path = known_hosts(self._state, run, instance)
+        keys = [key for key in host_keys if not key.startswith(FINGERPRINT)]
+        if keys:
+            pin(path, keys)
+            return
+        check_endpoint(Endpoint(instance, host, port, "root"))
         if host_keys:
-            pin(path, host_keys)
+            pin_matching(path, host_keys, host, port)
         elif not pinned_keys(path):
-            check_endpoint(Endpoint(instance, host, port, "root"))
             pin(path, scan(host, port))
 
     def unpin(self, instance: str, run: str) -> None:

@@ -10,10 +10,15 @@ from typing import Any
 from orchestrator.adapters.link import Link
 from remote.contract import MAX_LINE_BYTES, ContractError, skip_to_magic
 
+HEARTBEATS_A_SIGN = 5  # one comes each second
+
 
 class LineFollower:
     """Iterates once. The agent says something each second, so the link's patience is a watchdog:
-    a box that falls silent is Unreachable."""
+    a box that falls silent is Unreachable.
+
+    Every few heartbeats are answered with an empty line, by which the box knows that somebody
+    is here: what it sends into a half-open link tells it nothing (`remote/agent/heard.py`)."""
 
     def __init__(self, connect: Callable[[], Link]) -> None:
         self._connect = connect
@@ -21,6 +26,7 @@ class LineFollower:
         self._state = threading.Lock()
         self._link: Link | None = None
         self._closed = False
+        self._heartbeats = 0
 
     def __iter__(self) -> Iterator[Mapping[str, Any]]:
         with self._reading:
@@ -30,6 +36,7 @@ class LineFollower:
             try:
                 skip_to_magic(link.reader)
                 while (record := _next(link)) is not None:
+                    self._answer(link, record)
                     yield record
                 raise ContractError("the box ended it")
             except (OSError, ValueError) as error:
@@ -47,6 +54,12 @@ class LineFollower:
             link = self._link
         if link is not None:
             link.end()
+
+    def _answer(self, link: Link, record: Mapping[str, Any]) -> None:
+        if "heartbeat" in record:
+            if self._heartbeats % HEARTBEATS_A_SIGN == 0:
+                link.writer.write(b"\n")
+            self._heartbeats += 1
 
     def _open(self) -> Link | None:
         with self._state:

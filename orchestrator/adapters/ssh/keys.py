@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import os
 import re
 import subprocess
@@ -14,6 +16,7 @@ from orchestrator.errors import HostKeyChanged, Missing, Unreachable
 from remote.contract import check_name
 
 _KEY = re.compile(r"(ssh-ed25519|ssh-rsa|ecdsa-sha2-nistp(?:256|384|521)) ([A-Za-z0-9+/]+={0,2})")
+FINGERPRINT = "SHA256:"
 SCAN_TIMEOUT_S = 10
 
 
@@ -66,6 +69,30 @@ def pin(path: Path, keys: Sequence[str]) -> None:
     if set(wanted) != set(pinned):
         make_folder(path.parent)
         write_whole(path, "".join(f"{path.name} {key}\n" for key in wanted).encode())
+
+
+def pin_matching(path: Path, fingerprints: Sequence[str], host: str, port: int) -> None:
+    """Record those keys that answer there and have one of the `fingerprints` ("SHA256:…").
+
+    Raises HostKeyChanged when none has, Unreachable when nothing answers. Repeatable."""
+    told = set(fingerprints)
+    if any(fingerprint(key) in told for key in pinned_keys(path)):
+        return
+    found = scan(host, port)
+    matching = [key for key in found if fingerprint(key) in told]
+    if not matching:
+        raise HostKeyChanged(
+            f"{path.name} ({host}:{port}) answers with {', '.join(map(fingerprint, found))}, and "
+            f"its provider tells {', '.join(sorted(told))}. Nothing was sent to it.",
+            hint="gpujob status shows what the provider says of this instance",
+        )
+    pin(path, matching)
+
+
+def fingerprint(key: str) -> str:
+    """What ssh-keygen -l shows of a public key: "SHA256:" and base64 without its padding."""
+    digest = hashlib.sha256(base64.b64decode(key.split()[1])).digest()
+    return f"{FINGERPRINT}{base64.b64encode(digest).decode().rstrip('=')}"
 
 
 def pinned_keys(path: Path) -> list[str]:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO
 
 from orchestrator.adapters.link import STALL_S, Pipes
-from orchestrator.errors import HostKeyChanged, Missing, ShellError, Unreachable
+from orchestrator.errors import HostKeyChanged, Locked, Missing, ShellError, Unreachable, Wiped
 from orchestrator.ports import Endpoint
 from remote.contract import check_name, shell_words
 
@@ -26,6 +26,8 @@ CONNECT_TIMEOUT_S = 20
 STDERR_BYTES = 4096
 PIPE_BYTES = 1024 * 1024
 _HOST = re.compile(r"[A-Za-z0-9:][A-Za-z0-9.:_-]{0,254}")
+_REFUSED = re.compile(r"^\S+: Permission denied \(", re.MULTILINE)
+_NO_AGENT = re.compile(r"can't open file '[^']*agent\.pyz': \[Errno 2\]")
 _USER = re.compile(r"[A-Za-z_][A-Za-z0-9._-]{0,63}")
 
 
@@ -93,7 +95,7 @@ class SshLink(Pipes):
         return self._process.pid
 
     def blame(self, error: Exception) -> ShellError:
-        """Unreachable or HostKeyChanged, with what ssh and the box said last."""
+        """Unreachable, Locked, Wiped or HostKeyChanged, with what ssh and the box said last."""
         self.end()
         said = self._said.text()
         if "Host key verification failed" in said or "HOST IDENTIFICATION HAS CHANGED" in said:
@@ -102,6 +104,10 @@ class SshLink(Pipes):
                 "Nothing was sent to it.",
                 hint="gpujob status shows what the provider says of this instance",
             )
+        if _REFUSED.search(said):
+            return Locked(f"{self._where} answers and does not take our key.")
+        if _NO_AGENT.search(said):
+            return Wiped(f"{self._where} has no agent.pyz any more: its disk was emptied.")
         return Unreachable(f"The link to {self._where} broke: {error}. {said}".strip())
 
     def end(self) -> None:

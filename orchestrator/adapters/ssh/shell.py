@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 import socket
 import threading
@@ -15,13 +16,14 @@ import paramiko
 from fabric import Config, Connection
 
 from orchestrator.adapters.ssh.openssh import CONNECT_TIMEOUT_S, check_endpoint
-from orchestrator.errors import CommandFailed, HostKeyChanged, Unreachable
+from orchestrator.errors import CommandFailed, HostKeyChanged, Locked, Unreachable
 from orchestrator.ports import Completed, Endpoint
 from remote.contract import shell_words
 
 OUTPUT_BYTES = 1024 * 1024
 PUT_BYTES = 8 * 1024 * 1024
 _BLOCK = 32768
+_BROKE = re.compile("timeout|transport shut down|EOF")
 KILLED = 255  # by a signal, of which paramiko tells no number
 
 # A link that breaks ends the input early, and `cat` calls that success: hence the count.
@@ -92,10 +94,22 @@ class FabricShell:
         except paramiko.BadHostKeyException as error:
             self._drop()
             raise _changed(self._endpoint.instance) from error
+        except paramiko.AuthenticationException as error:
+            self._drop()
+            raise self._refused(error) from error
         except (paramiko.SSHException, OSError, EOFError) as error:
             self._drop()
-            where = f"{self._endpoint.instance} ({self._endpoint.host}:{self._endpoint.port})"
-            raise Unreachable(f"{where} cannot be reached: {error or 'closed'}.") from error
+            raise Unreachable(f"{self._where} cannot be reached: {error or 'closed'}.") from error
+
+    @property
+    def _where(self) -> str:
+        return f"{self._endpoint.instance} ({self._endpoint.host}:{self._endpoint.port})"
+
+    def _refused(self, error: Exception) -> Unreachable:
+        """paramiko says the same of a key that is refused and of a link that broke meanwhile."""
+        if _BROKE.search(str(error)):
+            return Unreachable(f"{self._where} broke off while we entered: {error}")
+        return Locked(f"{self._where} answers and does not take our key.")
 
     def _drop(self) -> None:
         with suppress(Exception):  # a connection that failed may fail to close as well

@@ -26,6 +26,7 @@ from orchestrator.core.spec.tokens import holds_token
 from orchestrator.core.spec.training import Train
 
 REMOTE_SCHEMES = ("s3", "https", "hf")
+LEAST_ORPHAN_MINUTES = 0.2
 Reaction = Literal["stop", "warn", "off"]
 
 
@@ -52,6 +53,13 @@ def _check_secret(text: str) -> str:
     if holds_token(text) or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,99}", text):
         raise ValueError("write the name of a variable, such as HF_TOKEN; this is not a name")
     return text
+
+
+def _check_orphan(minutes: float) -> float:
+    """A box hears of a controller that lives every few seconds, and not more often."""
+    if 0 < minutes < LEAST_ORPHAN_MINUTES:
+        raise ValueError(f"must be 0 (never) or at least {LEAST_ORPHAN_MINUTES}")
+    return minutes
 
 
 def _check_outputs(text: str) -> str:
@@ -87,6 +95,9 @@ class Recovery(Model):
     """Silence after which the trainer counts as hung."""
     keep_failed_minutes: AmountOrZero = 0.0
     """How long the box of a failed run is kept for a look; it bills."""
+    orphan_minutes: Annotated[AmountOrZero, AfterValidator(_check_orphan)] = 60.0
+    """Without a word from gpujob for so long, a box whose trainer has ended stops itself where
+    its provider lets it; 0: never."""
 
 
 class Health(Model):

@@ -2,8 +2,23 @@
 
 from __future__ import annotations
 
-from kit.history import BOX, DIGEST, TRAINING, at, mirrored, run_of, sealed
+from dataclasses import replace
 
+from kit.history import (
+    BOX,
+    DIGEST,
+    TRAINING,
+    at,
+    created,
+    gone,
+    intended,
+    lost,
+    mirrored,
+    run_of,
+    sealed,
+)
+
+from orchestrator.core.holdings import newest_source
 from orchestrator.flows.transfers import Transfers, fetch_key
 
 RUN = run_of(*TRAINING, sealed(10), sealed(20), sealed(60, final=True))
@@ -59,3 +74,15 @@ def test_what_is_here_is_acknowledged() -> None:
     transfers = Transfers()
     assert [seal.name for seal in transfers.to_acknowledge(run, BOX, FREE)] == ["checkpoint-10"]
     assert transfers.to_acknowledge(run, BOX, frozenset({"ack:"})) == ()
+
+
+def test_what_a_lost_box_left_on_the_volume_comes_home_through_the_next() -> None:
+    second = "demo-1-2"
+    told = (*TRAINING, sealed(10), lost(), gone(), intended(second), created(second))
+    on_volume = replace(run_of(*told), volume="vol-1")
+    assert Transfers().next(run_of(*told), second, FREE) is None
+    seal = Transfers().next(on_volume, second, FREE)
+    assert seal and seal.name == "checkpoint-10"
+    source = newest_source(on_volume, second)
+    assert source and source.step == 10
+    assert newest_source(run_of(*told), second) is None

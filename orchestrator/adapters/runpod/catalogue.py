@@ -1,0 +1,80 @@
+"""RunPod's price list as offers: one for each GPU type, count, cloud and data centre."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from typing import Any, get_args
+
+from orchestrator.core.gpus import canonical, fits
+from orchestrator.core.offer import Need, Offer, Stock
+
+CLOUDS: Mapping[str, str] = {"SECURE": "secure", "COMMUNITY": "community"}
+
+
+def clouds_of(need: Need) -> list[str]:
+    """The clouds to ask about. A volume exists in the secure one alone."""
+    if need.volume:
+        return ["SECURE"]
+    return [vendor for vendor, ours in CLOUDS.items() if need.cloud in ("", ours)]
+
+
+def counts_of(need: Need) -> list[int]:
+    return sorted({count for gpu, count in need.gpus if gpu != "cpu"})
+
+
+def to_offers(
+    data: Any, need: Need, *, cloud: str, count: int, seen_at: datetime, centre: str = ""
+) -> Iterator[Offer]:
+    """The offers in one answer of `/v2/catalog/gpus`. What cannot be read is passed over: a new
+    field or a strange entry must not hide the rest. `centre` is where the volume is."""
+    entries = data.get("gpus") if isinstance(data, dict) else None
+    for entry in entries if isinstance(entries, list) else ():
+        try:
+            yield from _of_type(entry, need, cloud=cloud, count=count, at=seen_at, centre=centre)
+        except (KeyError, TypeError, ValueError, AttributeError):
+            continue
+
+
+def _of_type(
+    entry: Mapping[str, Any], need: Need, *, cloud: str, count: int, at: datetime, centre: str
+) -> Iterator[Offer]:
+    kind, name = str(entry["id"]), canonical(str(entry["id"]))
+    ours = CLOUDS[cloud]
+    wanted = any(fits(gpu, name) and number == count for gpu, number in need.gpus)
+    if not wanted or not entry.get(ours) or count > int(entry["maxCount"][ours]):
+        return
+    price = round(float(entry["price"][ours]) * count, 6)
+    if price <= 0:
+        return
+    for region, stock in _places(entry, need.region or centre):
+        yield Offer(
+            provider="runpod",
+            id=":".join([kind, str(count), cloud, region]),
+            gpu=name,
+            count=count,
+            vcpus=0,
+            ram_gb=0,
+            disk_gb=need.disk_gb,
+            usd_per_hour=price,
+            region=region,
+            cloud=ours,
+            stock=stock,
+            seen_at=at,
+            details={"gpu": kind, "cloud": cloud},
+        )
+
+
+def _places(entry: Mapping[str, Any], only: str) -> Iterator[tuple[str, Stock]]:
+    """Data centres with their stock; stock differs by data centre, and the sum misleads. Where
+    none is named, RunPod chooses."""
+    centres = entry.get("dataCenters") or []
+    if not centres and not only:
+        yield "", _stock(entry.get("availability"))
+    for centre in centres:
+        if not only or str(centre["id"]).upper() == only.upper():
+            yield str(centre["id"]), _stock(centre.get("availability"))
+
+
+def _stock(word: Any) -> Stock:
+    return next((each for each in get_args(Stock) if each == word), "UNKNOWN")

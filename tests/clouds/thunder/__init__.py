@@ -1,0 +1,1 @@
+"""Thunder Compute, emulated from its documents: reference/thunder.md."""
