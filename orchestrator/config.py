@@ -76,5 +76,6 @@ _KINDS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "amount": (_is_amount, "a number, 0 or more"),
     "pause": (_is_amount, "a number of seconds, 0 or more"),
     "seconds": (lambda value: _is_amount(value) and value > 0, "a number of seconds, more than 0"),
+    "count": (lambda value: type(value) is int and value > 0, "a whole number, 1 or more"),
     "name": (_is_name, "a user's name"),
 }

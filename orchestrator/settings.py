@@ -32,8 +32,8 @@ VENDORS: Mapping[str, Vendor] = {
 @dataclass(frozen=True)
 class Pace:
     """What the user knows better than the adapter, None being the adapter's own: how often a
-    provider is listed, how late its list is, how long each phase of a boot may take, in seconds,
-    and whom ssh logs in as."""
+    provider is listed, how late its list is, how long each phase of a boot and one request may
+    take, in seconds, how much the account may ask, and whom ssh logs in as."""
 
     poll_s: float | None = None
     idle_poll_s: float | None = None
@@ -41,6 +41,8 @@ class Pace:
     assign_s: float | None = None
     start_s: float | None = None
     endpoint_s: float | None = None
+    timeout_s: float | None = None
+    requests_per_minute: int | None = None
     user: str | None = None
 
 
@@ -67,6 +69,7 @@ class Settings:
 _SECONDS = {
     **{each.name: "seconds" for each in fields(Pace) if each.name.endswith("_s")},
     "listing_lag_s": "pause",
+    "requests_per_minute": "count",
 }
 # Table → key → what its value has to be.
 TABLES: Mapping[str, Mapping[str, str]] = {

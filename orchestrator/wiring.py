@@ -136,13 +136,15 @@ PROVIDERS = tuple(_MAKERS)
 
 
 def _api(parts: Parts, name: str) -> Api:
-    from orchestrator.adapters.http import Api
+    from orchestrator.adapters.http import PER_MINUTE, TIMEOUT_S, Api, Rate
 
+    asked = parts.settings.paces[name]
     return Api(
         parts.credentials.url(name),
         token=partial(parts.credentials.key, name),
         user_agent=USER_AGENT,
-        clock=parts.clock,
+        rate=Rate(parts.clock, per_minute=asked.requests_per_minute or PER_MINUTE),
+        timeout_s=asked.timeout_s or TIMEOUT_S,
     )
 
 

@@ -31,7 +31,8 @@ def command(until_idle: bool) -> None:
         logging.basicConfig(
             level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
         )
-        logging.getLogger("paramiko").setLevel(logging.WARNING)
+        for loud in ("paramiko", "httpx"):
+            logging.getLogger(loud).setLevel(logging.WARNING)
         serve(make_world(config), lock, until_idle=until_idle, stop=stop_on_signals())
     # Tasks that still run act for a lease that was let go. They end with the process, at once:
     # whatever they had begun, the next daemon finds as after a crash.

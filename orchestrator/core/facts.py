@@ -104,5 +104,6 @@ _READERS = {
     "agent.settled": _settled,
     "checkpoint.sealed": _sealed,
     "deadman.fired": _deadman,
+    "deadman.held": _deadman,
     "deadman.refused": _deadman,
 }

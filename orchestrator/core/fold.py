@@ -214,7 +214,7 @@ def _terminating(run: Run, event: Event) -> Run:
 
 
 def _released(run: Run, event: Event) -> Run:
-    return _change(run, event, lambda each: replace(each, released_at=each.released_at or event.at))
+    return _instance(run, event, released_at=event.at)
 
 
 def _gone(run: Run, event: Event) -> Run:
@@ -375,6 +375,7 @@ _STEPS: dict[str, Callable[[Run, Event], Run]] = {
     "checkpoint.acked": _acked,
     "checkpoint.failed": _checkpoint_failed,
     "deadman.fired": _noted,
+    "deadman.held": _noted,
     "deadman.refused": _noted,
     "drain.begun": _drain_begun,
     "drain.ended": _drain_ended,

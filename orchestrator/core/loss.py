@@ -19,7 +19,8 @@ def why_lost(
         return None
     presence = seen.presence.get(instance.id, "unknown")
     if presence == "gone":
-        return "the provider does not list it any more"
+        # A list may miss in passing what lives: a box that talks to us is there.
+        return None if _is_heard(run, instance, seen) else "the provider does not list it any more"
     if presence == "broken":
         return "the provider says it cannot work"
     if presence in ("restarted", "wiped"):
@@ -62,6 +63,12 @@ def _never_ready(
         if reason:
             return reason
     return _late(now, since, deadlines.prepare_s, "it could not be prepared")
+
+
+def _is_heard(run: Run, instance: Instance, seen: Seen) -> bool:
+    attempt = run.attempt
+    trains = attempt is not None and attempt.instance == instance.id and attempt.live
+    return trains and seen.agent_alive is True and instance.id not in seen.silent
 
 
 def _restarted_too_often(run: Run, instance: Instance, *, wiped: bool) -> str | None:

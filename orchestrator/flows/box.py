@@ -285,6 +285,7 @@ def _deadman(kit: Kit) -> dict[str, Any] | None:
     return {
         "orphan_s": kit.plan.orphan_s,
         "hours_until": kit.hours_until.isoformat() if kit.hours_until else None,
+        "keeps_seals": bool(kit.plan.rental.volume),
         "stop": None if stop is None else {**stop.__dict__, "body": dict(stop.body)},
     }
 

@@ -48,6 +48,10 @@ class Fleet:
         newest = self._recent(instance.provider)[:1]
         return _find(newest[0], instance) if newest else None
 
+    def listed_at(self, provider: str) -> datetime | None:
+        """When the newest listing was asked for."""
+        return next((each.listed_at for each in self._recent(provider)), None)
+
     def twins(self, instance: Instance) -> set[str]:
         """The provider ids of everything that carries the instance's mark."""
         newest = self._recent(instance.provider)[:1]

@@ -102,8 +102,15 @@ class Rented:
         self._hold.pause(
             f"terminate:{instance.id}", 2 * self._hold.provider(instance).capabilities.poll_s
         )
-        if instance.released_at is None:
+        if instance.released_at is None or self._lives_on(instance):
             self._hold.record("instance.released", instance=instance.id)
+
+    def _lives_on(self, instance: Instance) -> bool:
+        """Whether the order before this one was taken and not carried out: it has billed since."""
+        found, at = self._fleet.find(instance), self._fleet.listed_at(instance.provider)
+        since = instance.released_at
+        lives = found is not None and found.state != "BROKEN" and found.usd_per_hour > 0
+        return bool(lives and at and since and at > since)
 
     def gone(self, instance: Instance) -> None:
         since = self._fleet.absent_since(instance)

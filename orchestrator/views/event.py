@@ -80,6 +80,7 @@ _WORDS: dict[str, Callable[[Data], str]] = {
     "checkpoint.acked": lambda data: f"{data['name']} may go from {data['instance']}",
     "checkpoint.failed": lambda data: f"{data['name']} was refused: {data['reason']}",
     "deadman.fired": lambda data: f"{data['instance']} acted by itself: {data['reason']}",
+    "deadman.held": lambda data: f"{data['instance']} does not stop itself: {data['reason']}",
     "deadman.refused": lambda data: (
         f"{data['instance']} still bills, it could not stop itself: {data['reason']}"
     ),

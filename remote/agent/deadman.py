@@ -28,7 +28,14 @@ GRACE_S = 60.0  # a trainer may save at TERM
 SETTLE_S = 1800.0  # what is not sealed by then never will be
 FIRST_WAIT_S = 5.0
 MAX_WAIT_S = 600.0
+HELD_S = 24 * 3600.0  # how long checkpoints that are nowhere else hold up the stop
 NOT_ALLOWED = (401, 403)
+
+
+def only_here(root: Root) -> List[str]:
+    """Names of the seals that no controller has said it holds."""
+    found = sorted(root.seals.glob("*/manifest.json"))
+    return [each.parent.name for each in found if not (each.parent / "acked").exists()]
 
 
 def _now() -> datetime:
@@ -45,6 +52,7 @@ class _Firing:
     wait_s: float = FIRST_WAIT_S
     is_termed: bool = False
     is_refused: bool = False
+    is_held: bool = False
 
 
 class Deadman:
@@ -134,8 +142,22 @@ class Deadman:
             self._end(firing, running, now)
         if not late and (running or not settled):
             return
-        if rule.stop and not firing.is_refused and now >= firing.ask_at:
+        if not rule.stop or firing.is_refused or now < firing.ask_at:
+            return
+        if not self._is_held(firing, rule, now):
             self._stop_box(firing, rule.stop, now)
+
+    def _is_held(self, firing: _Firing, rule: DeadmanRule, now: float) -> bool:
+        """A stop empties the disk. The only copy of a checkpoint is worth what the box costs until
+        the budget's hours are over; without such a word, a day."""
+        held_s = HELD_S if rule.hours_until is None else float("inf")
+        over = not self._may_train(rule) or now - firing.at >= held_s
+        names = [] if rule.keeps_seals or over else only_here(self._root)
+        if names and not firing.is_held:
+            firing.is_held = True
+            reason = "nobody has said to hold %s" % ", ".join(names[:20])
+            self._tell("deadman.held", attempt=firing.attempt, reason=reason)
+        return bool(names)
 
     def _end(self, firing: _Firing, running: List[int], now: float) -> None:
         if not firing.is_termed or now - firing.at >= GRACE_S:

@@ -30,11 +30,13 @@ class StopRequest:
 class DeadmanRule:
     """When a box that no controller asks after ends its trainer, and how it stops itself.
 
-    Not before `orphan_s` of silence; a trainer that runs is left alone until `hours_until`."""
+    Not before `orphan_s` of silence; a trainer that runs is left alone until `hours_until`.
+    `keeps_seals` when what is sealed outlives the stop."""
 
     orphan_s: float
     hours_until: Optional[datetime]
     stop: Optional[StopRequest]
+    keeps_seals: bool = False
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,7 @@ def _deadman(record: Optional[Dict[str, Any]]) -> Optional[DeadmanRule]:
         orphan_s=orphan_s,
         hours_until=None if until is None else _moment(_text(until)),
         stop=None if stop is None else _stop(stop),
+        keeps_seals=record.get("keeps_seals") is True,
     )
 
 

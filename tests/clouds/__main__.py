@@ -43,7 +43,8 @@ def serve(asked: argparse.Namespace) -> int:
     """Until SIGTERM, SIGINT or, with --until-eof, the end of standard input; ends every box."""
     module = importlib.import_module(f"clouds.{asked.command}.app")
     cloud: Cloud = module.cloud(_options(asked))
-    listening = socket.socket()
+    # Named TCP, or asyncio does not know it for TCP, and every answer waits 40 ms for an ACK.
+    listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listening.bind(("127.0.0.1", asked.port))
     cloud.url = f"http://127.0.0.1:{listening.getsockname()[1]}"

@@ -4,17 +4,14 @@ port of its own, which can be rebooted, lose their network, or turn into somebod
 from __future__ import annotations
 
 import asyncio
-import base64
-import hashlib
 import os
 import shutil
 import signal
-import subprocess
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
 from pathlib import Path
 
+from clouds import likeness
 from clouds.door import Door
 from orchestrator.adapters.clock import SystemClock
 from orchestrator.adapters.local import box as local
@@ -96,7 +93,7 @@ class Box:
 
     def fingerprints(self) -> list[str]:
         """Of its host keys: "SHA256:…" and the kind, as `ssh-keygen -l` names them."""
-        return [f"{_fingerprint(self.host_key_pub)} (ED25519)"]
+        return [f"{likeness.fingerprint(self.host_key_pub)} (ED25519)"]
 
     async def open(self) -> None: ...
 
@@ -177,8 +174,8 @@ class RealBox(Box):
         programs = folder.path / "bin"
         programs.mkdir()
         self.set_gpus(*gpus)
-        extras = local.Extras({"passwd": _passwd(self.user, folder.home), **etc}, programs)
-        record = _record(folder, self.user)
+        extras = local.Extras({"passwd": likeness.passwd(self.user, folder.home), **etc}, programs)
+        record = likeness.record(folder, self.user)
         local.write_files(folder, folder, record, extras)
         self._dress()
         self._start(record)
@@ -205,6 +202,9 @@ class RealBox(Box):
 
     async def reboot(self, *, wipe: bool, new_host_key: bool) -> None:
         async with self._changing:
+            if self._false:
+                await self._false.end()
+                self._false = None
             await asyncio.to_thread(self._reboot, wipe=wipe, new_host_key=new_host_key)
             if self._open:
                 await self.open()
@@ -235,7 +235,7 @@ class RealBox(Box):
 
     def set_gpus(self, model: str, count: int) -> None:
         path = self.folder / "bin" / "nvidia-smi"
-        path.write_text(_nvidia_smi(model, count))
+        path.write_text(likeness.nvidia_smi(model, count))
         path.chmod(0o755)
 
     def write_etc(self, name: str, content: bytes) -> None:
@@ -268,7 +268,7 @@ class RealBox(Box):
             self.home.mkdir(mode=0o700)
             self._dress()
         if new_host_key:
-            _new_host_key(self._folder)
+            likeness.new_host_key(self._folder)
         record = self._folder.record()
         if record:
             self._start(record)
@@ -297,46 +297,3 @@ class RealBox(Box):
     def _write_keys(self, keys: Sequence[str]) -> None:
         path = self._folder.sshd / "authorized_keys"
         path.write_text("".join(f"{key}\n" for key in keys))
-
-
-def _record(folder: Folder, user: str) -> Record:
-    return Record(
-        provider_id=folder.path.name,
-        instance=folder.path.name,
-        mark=folder.path.name,
-        offer="cloud",
-        usd_per_hour=0.0,
-        created_at=datetime.now(UTC),
-        user=user,
-        port=0,
-        isolation="namespace",
-    )
-
-
-def _passwd(user: str, home: Path) -> bytes:
-    """This machine's accounts, with `user` as the first name of whoever runs us."""
-    uid, gid = os.geteuid(), os.getegid()
-    line = f"{user}:x:{uid}:{gid}:{user}:{home}:/bin/bash\n"
-    others = Path("/etc/passwd").read_text().splitlines(keepends=True)
-    return (line + "".join(each for each in others if not each.startswith(f"{user}:"))).encode()
-
-
-def _new_host_key(folder: Folder) -> None:
-    for path in folder.sshd.glob("host_key*"):
-        path.unlink()
-    command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f"]
-    subprocess.run([*command, str(folder.sshd / "host_key")], check=True, capture_output=True)
-
-
-def _fingerprint(public_key: str) -> str:
-    blob = base64.b64decode(public_key.split()[1])
-    return "SHA256:" + base64.b64encode(hashlib.sha256(blob).digest()).decode().rstrip("=")
-
-
-def _nvidia_smi(model: str, count: int) -> str:
-    """What `nvidia-smi -L` prints; without a GPU it says so and fails, as the real one does."""
-    lines = "".join(
-        f"echo 'GPU {n}: {model} (UUID: GPU-00000000-0000-0000-0000-{n:012d})'\n"
-        for n in range(count)
-    )
-    return f"#!/bin/sh\n{lines}" if count else "#!/bin/sh\necho 'No devices were found'\nexit 6\n"

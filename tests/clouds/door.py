@@ -97,7 +97,7 @@ class Door:
 
 def _reserve(port: int) -> socket.socket:
     """A port that is bound and does not listen."""
-    made = socket.socket()
+    made = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     made.bind(("127.0.0.1", port))
     return made

@@ -39,6 +39,11 @@ class Armed:
         wanted = {name: self.params[name] for name in facts if name in self.params}
         return all(value is None or value == facts[name] for name, value in wanted.items())
 
+    @property
+    def told(self) -> Params:
+        """The parameters and the fault's name: never empty, so that it may be asked like a bool."""
+        return {**self.params, "fault": self.fault.name}
+
     def to_json(self) -> dict[str, Any]:
         return {
             "name": self.fault.name,
@@ -78,23 +83,26 @@ class Faults:
         self.armed = [each for each in self.armed if name and each.fault.name != name]
         return before - len(self.armed)
 
-    def take(self, name: str, **facts: Any) -> Params | None:
-        """The parameters, once for each of its times; None when it does not act now."""
-        armed = self._find(name, facts)
+    def take(self, name: str, *, once: set[int] | None = None, **facts: Any) -> Params | None:
+        """The parameters, once for each of its times; None when it does not act now. `once`
+        remembers what acted already, so that no fault strikes one instance twice."""
+        armed = self._find(name, facts, once or set())
         if armed is None:
             return None
+        if once is not None:
+            once.add(id(armed))
         if armed.skip > 0:
             armed.skip -= 1
             return None
         armed.acted += 1
         if armed.left is not None:
             armed.left -= 1
-        return armed.params
+        return armed.told
 
     def peek(self, name: str, **facts: Any) -> Params | None:
         """The parameters while it is armed, without counting."""
-        armed = self._find(name, facts)
-        return armed.params if armed else None
+        armed = self._find(name, facts, set())
+        return armed.told if armed else None
 
     def listing(self) -> dict[str, Any]:
         table = [
@@ -104,11 +112,13 @@ class Faults:
         ]  # fmt: skip
         return {"faults": table, "armed": [each.to_json() for each in self.armed]}
 
-    def _find(self, name: str, facts: Params) -> Armed | None:
+    def _find(self, name: str, facts: Params, passed: set[int]) -> Armed | None:
         if name not in self.table:
             raise KeyError(name)
         for each in self.armed:
-            if each.fault.name == name and each.left != 0 and each.matches(facts):
+            if each.fault.name != name or each.left == 0 or id(each) in passed:
+                continue
+            if each.matches(facts):
                 return each
         return None
 

@@ -46,9 +46,14 @@ class Cloud:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
-                env={**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"},
+                env=cls.python_env(),
             )
         return cls(kind, folder, process)
+
+    @staticmethod
+    def python_env() -> dict[str, str]:
+        """What `python -m clouds` needs in its environment."""
+        return {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
 
     def env(self) -> dict[str, str]:
         """What a client of this cloud needs in its environment."""

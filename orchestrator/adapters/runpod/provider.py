@@ -25,7 +25,7 @@ CAPABILITIES = Capabilities(
     listing_lag_s=60.0,
     # A cold pull of the default image took 165 s; RunPod's own tests allow 600 s in all.
     boot_s={"assigning": 180.0, "starting": 900.0, "endpoint": 300.0},
-    billing_unit_s=1.0,
+    billing_unit_s=0.001,
     login_file="/etc/rp_environment",
 )
 MAX_PAGES = 50
@@ -140,7 +140,7 @@ class RunPodProvider:
         if need.min_cuda:
             params["minCudaVersion"] = need.min_cuda
         try:
-            return self._api.get("/v2/catalog/gpus", **params)
+            return self._api.get("/v2/catalog/gpus", params)
         except Denied as error:
             raise _denied(error, "the price list was refused") from None
 
@@ -172,9 +172,11 @@ class RunPodProvider:
 
     def _pods_page(self, cursor: str | None) -> dict[str, Any]:
         # A pod of a cluster bills as well.
-        params = {"includeClusterPods": "true", **({"cursor": cursor} if cursor else {})}
+        params: dict[str, str | int] = {"includeClusterPods": "true"}
+        if cursor:
+            params["cursor"] = cursor
         try:
-            page = self._api.get("/v2/pods", **params)
+            page = self._api.get("/v2/pods", params)
         except Denied as error:
             raise _denied(error, "the list of pods was refused") from None
         if not isinstance(page, dict) or not isinstance(page.get("pods"), list):

@@ -145,19 +145,19 @@ class ThunderProvider:
         self._known = _Market(specs, prices)
         return self._known
 
-    def _items(self) -> tuple[Item, ...]:
-        data = self._get("/v1/instances/list")
+    def _items(self, *, urgent: bool = False) -> tuple[Item, ...]:
+        data = self._get("/v1/instances/list", urgent=urgent)
         if not isinstance(data, dict):
             # An empty list is `{}`; anything else would make living instances look gone.
             raise Transient("Thunder's list of instances cannot be read")
         return tuple(items(data))
 
     def _find(self, provider_id: str) -> Item | None:
-        return next((each for each in self._items() if each.uuid == provider_id), None)
+        return next((each for each in self._items(urgent=True) if each.uuid == provider_id), None)
 
-    def _get(self, path: str) -> Any:
+    def _get(self, path: str, *, urgent: bool = False) -> Any:
         try:
-            return self._api.get(path)
+            return self._api.get(path, urgent=urgent)
         except Denied as error:
             raise _denied(error, f"{path} was refused") from None
 

@@ -235,7 +235,12 @@ CASES: dict[str, tuple[tuple[Told, ...], Seen, Action | type[Action]]] = {
     ),
     "a running trainer is left alone": (TRAINING, PRESENT, Wait),
     "a dead agent is started again": (TRAINING, seen(agent_alive=False), Start(BOX, None, 1)),
-    "a box the provider does not list is lost": (TRAINING, GONE, Resume),
+    "a box the provider does not list is lost": (
+        TRAINING,
+        seen(GONE, silent={BOX: at(99)}),
+        Resume,
+    ),
+    "unless it talks to us: a list may miss it in passing": (TRAINING, GONE, Wait),
     "UNKNOWN is never GONE": (TRAINING, seen(presence={BOX: "unknown"}), Wait),
     "a silent box that the provider lists is not lost": (
         TRAINING,

@@ -494,6 +494,7 @@ def test_the_dead_man_switch_travels_with_the_spec() -> None:
     assert made["deadman"] == {
         "orphan_s": 3600.0,
         "hours_until": "2026-01-01T00:00:00+00:00",
+        "keeps_seals": False,
         "stop": {
             "method": "POST",
             "url": "https://api.example/p1",
@@ -506,10 +507,10 @@ def test_the_dead_man_switch_travels_with_the_spec() -> None:
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({}, {"orphan_s": 3600.0, "hours_until": None, "stop": None}),
+        ({}, {"orphan_s": 3600.0, "hours_until": None, "keeps_seals": False, "stop": None}),
         (
             {"provider": ScriptedProvider(), "provider_id": "p1"},
-            {"orphan_s": 3600.0, "hours_until": None, "stop": None},
+            {"orphan_s": 3600.0, "hours_until": None, "keeps_seals": False, "stop": None},
         ),
         ({"plan": plan(orphan_s=0.0)}, None),
     ],

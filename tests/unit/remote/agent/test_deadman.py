@@ -469,3 +469,39 @@ def test_an_api_that_is_not_there_is_an_error(api: Callable[..., Api]) -> None:
         url = f"http://127.0.0.1:{bound.getsockname()[1]}"
         with pytest.raises(OSError):
             ask_to_stop(StopRequest("POST", url, {}, "X"), TOKEN)
+
+
+def seal(box: Box, name: str = "checkpoint-10.1", *, acked: bool = False) -> None:
+    folder = box.root.seals / name
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "manifest.json").write_text("{}")
+    if acked:
+        (folder / "acked").touch()
+
+
+def asked_after(box: Box, hours: float) -> int:
+    box.settled = True
+    box.pass_time(hours * 3600, every_s=60.0)
+    return len(box.asked)
+
+
+def test_a_checkpoint_that_is_nowhere_else_holds_up_the_stop_for_a_day(box: Box) -> None:
+    box.spec()
+    seal(box)
+    assert asked_after(box, 20) == 0
+    assert [kind for kind, _ in box.told()].count("deadman.held") == 1
+    assert asked_after(box, 6) > 0
+
+
+def test_until_the_budgets_hours_are_over(box: Box) -> None:
+    box.spec(hours_until=(T0 + timedelta(hours=30)).isoformat())
+    seal(box)
+    assert asked_after(box, 29) == 0
+    assert asked_after(box, 3) > 0
+
+
+def test_what_is_acked_or_on_a_volume_holds_up_nothing(box: Box) -> None:
+    box.spec(keeps_seals=True)
+    seal(box)
+    seal(box, "checkpoint-20.1", acked=True)
+    assert asked_after(box, 1) > 0

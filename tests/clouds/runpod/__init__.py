@@ -1,0 +1,1 @@
+"""RunPod's REST API v2 as its documents tell it."""

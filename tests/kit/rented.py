@@ -1,0 +1,153 @@
+"""A whole run on an emulated cloud with one fault, and the account as the judge of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from kit.cloud import Cloud
+from kit.gpujob import Place
+
+# Real clouds take minutes where these take seconds; what waits for them waits as much less.
+QUICK = """
+poll_s = 0.1
+idle_poll_s = 0.1
+listing_lag_s = 2
+assign_s = 6
+start_s = 6
+endpoint_s = 4
+timeout_s = 4
+requests_per_minute = 100000
+[deadlines]
+access_s = 12
+deaf_s = 4
+silent_s = 60
+capacity_s = 3
+"""
+STEPS, EVERY = 40, 10
+NAMES = {f"checkpoint-{step}" for step in range(EVERY, STEPS + 1, EVERY)} | {"final"}
+TRAINS = f"--steps {STEPS} --every {EVERY} --step-s 0.1"
+GPUS: Mapping[str, list[str]] = {"thunder": ["A6000:1", "L40:1"], "runpod": ["A40:1", "L40S:1"]}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One fault, how it is armed, and what must come of it. `boxes` is how many the account was
+    billed for; `tells` are kinds of events that the ledger must hold."""
+
+    fault: str
+    params: Mapping[str, Any] = field(default_factory=dict)
+    state: str = "SUCCEEDED"
+    exit_code: int = 0
+    boxes: int = 1
+    tells: tuple[str, ...] = ()
+    says: str = ""
+    launches: bool = True
+    more: Mapping[str, Any] = field(default_factory=dict)
+    also: tuple[tuple[str, Mapping[str, Any]], ...] = ()
+
+    @property
+    def id(self) -> str:
+        return self.fault
+
+
+class Story:
+    """One emulated account and one state folder; the account is the only oracle of money."""
+
+    def __init__(self, folder: Path, kind: str, **options: Any) -> None:
+        self.kind = kind
+        self.cloud = Cloud.start(
+            folder / "cloud", kind, **{"requests_per_minute": 100000, **options}
+        )
+        self.place = Place(folder / "place")
+        (self.place.state / "config.toml").write_text(f"[{kind}]{QUICK}")
+
+    def job(self, **keys: Any) -> Path:
+        resources = {"providers": [self.kind], "gpu": GPUS[self.kind]}
+        record = self.place.folder / "record.jsonl"
+        return self.place.job(f"{TRAINS} --record {record}", resources=resources, **keys)
+
+    def launch(self, **keys: Any) -> str:
+        return self.place.launch(self.job(**keys), **self.cloud.env())
+
+    def watch(self, run: str, timeout_s: float = 150.0) -> int:
+        return self.place.run("watch", run, check=None, timeout_s=timeout_s).returncode
+
+    def close(self) -> None:
+        try:
+            self.place.close()
+        finally:
+            self.cloud.close()
+
+    def tell(self, row: Row) -> str | None:
+        """Arm, launch, follow to the end, and hold the account against the ledger."""
+        for fault, params in ((row.fault, row.params), *row.also):
+            self.cloud.fault(fault, **params)
+        words = ("launch", str(self.job(**row.more)), "--yes", "--detach")
+        said = self.place.run(*words, check=None, **self.cloud.env())
+        if not row.launches:
+            assert said.returncode == row.exit_code, said.stderr
+            assert row.says in said.stderr, said.stderr
+            self.check_nothing_bills()
+            assert self.cloud.bill()["intervals"] == []
+            return None
+        assert said.returncode == 0, said.stderr
+        run = said.stdout.split("launched ")[1].split()[0]
+        code = self.watch(run)
+        record = self.place.record(run)
+        history = self.history(run)
+        assert (record["state"], code) == (row.state, row.exit_code), history
+        assert row.says in record["reason"], record["reason"]
+        missing = set(row.tells) - set(self.place.kinds(run))
+        assert not missing, f"the ledger does not tell of {missing}\n{history}"
+        self.check_nothing_bills()
+        self.check_one_at_a_time()
+        self.check_cost(run)
+        billed = {each["instance"] for each in self.cloud.bill()["intervals"]}
+        assert len(billed) == row.boxes, f"{billed}\n{history}"
+        if row.state == "SUCCEEDED":
+            self.check_checkpoints()
+        assert self.cloud.violations() == []
+        return run
+
+    def check_nothing_bills(self) -> None:
+        ours = [each for each in self.cloud.instances() if each["mark"]]
+        assert ours == [], "left in the account"
+        running = set(self.cloud.bill()["running"])
+        assert running <= {each["id"] for each in self.cloud.instances()}
+
+    def check_one_at_a_time(self) -> None:
+        """No two instances of ours bill at once."""
+        spans: dict[str, list[str]] = {}
+        for each in self.cloud.bill()["intervals"]:
+            if each["mark"]:
+                span = spans.setdefault(each["instance"], [each["from"], each["to"]])
+                span[1] = each["to"]
+        for first, second in pairwise(sorted(spans.values())):
+            assert first[1] <= second[0], f"rented twice at once: {spans}"
+
+    def check_cost(self, run: str) -> None:
+        """The ledger's cost is the billing log's to 1 %."""
+        billed = sum(each["usd"] for each in self.cloud.bill()["intervals"] if each["mark"])
+        told = self.place.record(run)["cost_usd"]
+        assert abs(told - billed) <= 0.01 * billed, f"the ledger says {told}, the bill {billed}"
+
+    def check_checkpoints(self) -> None:
+        """All are here, with the bytes that the trainer says it wrote."""
+        published = set(self.place.published())
+        assert {name.partition("~")[0] for name in published} == NAMES, published
+        lines = (self.place.folder / "record.jsonl").read_text().splitlines()
+        for each in map(json.loads, lines):
+            for path in each["files"]:
+                assert (self.place.folder / "mirror" / each["name"] / path).is_file()
+
+    def history(self, run: str) -> str:
+        return self.place.run("events", run).stdout + self.daemon_log()
+
+    def daemon_log(self) -> str:
+        log = self.place.state / "daemon.log"
+        return log.read_text()[-3000:] if log.exists() else ""
