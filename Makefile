@@ -5,7 +5,7 @@ PY := $(VENV)/bin/python
 TORCH ?= torch==2.13.0
 SOURCES := orchestrator remote jobs benchmarks tests scripts
 
-.PHONY: help demo test check fix bench docs clean
+.PHONY: help demo test check fix bench campaign docs clean
 help:            ## this list
 	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*##/\t/'
 
@@ -29,6 +29,11 @@ fix: $(VENV)/ready   ## format, and mend what ruff can
 bench: $(VENV)/ready   ## measurements, side by side
 	$(PY) benchmarks/startup.py
 	$(PY) benchmarks/planning.py
+
+# NAME is one of tests/sim/campaign.py: make campaign NAME=ambiguous-creates SEEDS=200
+SEEDS ?= 200
+campaign: $(VENV)/ready   ## a long seeded campaign; writes campaigns/NAME.json
+	PYTHONPATH=.:tests $(PY) -m sim.campaign $(NAME) --seeds $(SEEDS)
 
 docs: $(VENV)/ready   ## write docs/cli.md from the command line itself
 	$(PY) scripts/write_cli_docs.py

@@ -74,7 +74,13 @@ class NoCapacity(ProviderError):
 
 
 class Transient(ProviderError):
-    pass
+    """`retry_s` when it is known how long to wait: the account may ask again then."""
+
+    def __init__(
+        self, message: str, hint: str | None = None, *, retry_s: float | None = None
+    ) -> None:
+        super().__init__(message, hint)
+        self.retry_s = retry_s
 
 
 class Refused(ProviderError):

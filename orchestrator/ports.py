@@ -79,10 +79,11 @@ class Capabilities:
     """What a provider can do, as data.
 
     `poll_s` is how often it is listed while something is about to change, `idle_poll_s` while
-    all is quiet. An instance is gone when `absences` listings in a row lack it, asked
-    `listing_lag_s` or later after its create. `boot_s` bounds each phase of the boot. What it
-    bills is rounded up to `billing_unit_s`. `login_file` is a file on the box that a login
-    sources and a plain command does not. `keeps_disk` when a restart leaves the disk as it was.
+    all is quiet. An instance is gone when its listings have lacked it for `absent_s`, the first
+    of them asked `listing_lag_s` or later after its create. `boot_s` bounds each phase of the
+    boot. What it bills is rounded up to `billing_unit_s`. `login_file` is a file on the box that a
+    login sources and a plain command does not. `keeps_disk` when a restart leaves the disk as it
+    was.
     """
 
     self_stop: bool = False
@@ -90,7 +91,7 @@ class Capabilities:
     poll_s: float = 15.0
     idle_poll_s: float = 15.0
     listing_lag_s: float = 0.0
-    absences: int = 1
+    absent_s: float = 0.0
     boot_s: Mapping[BootPhase, float] = field(default_factory=dict)
     billing_unit_s: float = 1.0
     login_file: str = ""

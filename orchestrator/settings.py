@@ -38,6 +38,7 @@ class Pace:
     poll_s: float | None = None
     idle_poll_s: float | None = None
     listing_lag_s: float | None = None
+    absent_s: float | None = None
     assign_s: float | None = None
     start_s: float | None = None
     endpoint_s: float | None = None
@@ -69,6 +70,7 @@ class Settings:
 _SECONDS = {
     **{each.name: "seconds" for each in fields(Pace) if each.name.endswith("_s")},
     "listing_lag_s": "pause",
+    "absent_s": "pause",
     "requests_per_minute": "count",
 }
 # Table → key → what its value has to be.

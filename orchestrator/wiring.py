@@ -172,6 +172,7 @@ def _paced(able: Capabilities, pace: Pace) -> Capabilities:
         poll_s=_else(pace.poll_s, able.poll_s),
         idle_poll_s=_else(pace.idle_poll_s, able.idle_poll_s),
         listing_lag_s=_else(pace.listing_lag_s, able.listing_lag_s),
+        absent_s=_else(pace.absent_s, able.absent_s),
         boot_s={**able.boot_s, **{phase: s for phase, s in boot.items() if s is not None}},
     )
 

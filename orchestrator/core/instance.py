@@ -21,10 +21,11 @@ class Rate:
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why a create rented nothing: `absent` when no answer came and the provider never listed
-    it. `provider_wide` when it was about the account and not about the offer."""
+    """Why a create rented nothing: `absent` when no answer came and the provider never listed it,
+    `patience` when the account has to wait for its turn. `provider_wide` when it was about the
+    account and not about the offer."""
 
-    why: Literal["no_capacity", "refused", "transient", "absent"]
+    why: Literal["no_capacity", "refused", "transient", "absent", "patience"]
     message: str
     provider_wide: bool = False
 

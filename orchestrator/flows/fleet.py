@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 
@@ -12,17 +11,19 @@ from orchestrator.errors import GpujobError
 from orchestrator.ports import Clock, Listing, Provider, ProviderInstance, Tasks
 
 STALE_S = 60.0
-REMEMBERED = 8
 
 
 class Fleet:
-    """Keeps the newest listings of each provider fresh, by tasks that any run may ask for."""
+    """Keeps the newest listing of each provider fresh, by tasks that any run may ask for, and
+    since when each instance has been missing from them."""
 
     def __init__(self, providers: Mapping[str, Provider], tasks: Tasks, clock: Clock) -> None:
         self.providers = providers
         self._tasks = tasks
         self._clock = clock
-        self._listings: dict[str, deque[Listing]] = {}
+        self._newest: dict[str, Listing] = {}
+        self._first_at: dict[str, datetime] = {}
+        self._missing: dict[tuple[str, str], datetime] = {}
         self._asked_at: dict[str, datetime] = {}
         self.trouble: dict[str, str] = {}
 
@@ -31,7 +32,7 @@ class Fleet:
         key = f"list:{name}"
         task = self._tasks.take(key)
         if task and task.state == "done":
-            self._listings.setdefault(name, deque(maxlen=REMEMBERED)).appendleft(task.result)
+            self._take_in(name, task.result)
             self.trouble.pop(name, None)
         elif task:
             self.trouble[name] = describe(task.error)
@@ -45,50 +46,59 @@ class Fleet:
 
     def find(self, instance: Instance) -> ProviderInstance | None:
         """The instance as its provider listed it last, by id or, unanswered, by its mark."""
-        newest = self._recent(instance.provider)[:1]
-        return _find(newest[0], instance) if newest else None
+        listing = self._newest.get(instance.provider)
+        for each in listing.instances if listing else ():
+            if each.provider_id == instance.provider_id or each.mark == instance.mark:
+                return each
+        return None
 
     def listed_at(self, provider: str) -> datetime | None:
         """When the newest listing was asked for."""
-        return next((each.listed_at for each in self._recent(provider)), None)
+        listing = self._newest.get(provider)
+        return listing.listed_at if listing else None
 
     def twins(self, instance: Instance) -> set[str]:
         """The provider ids of everything that carries the instance's mark."""
-        newest = self._recent(instance.provider)[:1]
-        listed = newest[0].instances if newest else ()
+        listing = self._newest.get(instance.provider)
+        listed = listing.instances if listing else ()
         known = {instance.provider_id} if instance.provider_id else set()
         return known | {each.provider_id for each in listed if each.mark == instance.mark}
 
     def presence(self, instance: Instance, since: datetime) -> Presence:
         """What the newest listings say, "unknown" unless they are from after `since`.
 
-        UNKNOWN is never GONE: absence counts only once the provider's list is current, and as
-        often in a row as the provider needs."""
-        recent = self._recent(instance.provider)
+        UNKNOWN is never GONE: absence counts only once the provider's list is current, and when
+        it has lasted: lists miss in passing what lives on and bills."""
+        listing = self._newest.get(instance.provider)
         able = self.providers[instance.provider].capabilities
-        if not recent or self._is_stale(recent[0], able.idle_poll_s):
+        if listing is None or self._is_stale(listing, able.idle_poll_s):
             return "unknown"
-        found = _find(recent[0], instance)
+        found = self.find(instance)
         if found:
             return self._of_listed(instance, found, kept=able.keeps_disk)
         current = since + timedelta(seconds=able.listing_lag_s)
-        telling = recent[: able.absences]
-        enough = len(telling) == able.absences and instance.provider not in self.trouble
-        absent = all(each.listed_at > current and not _find(each, instance) for each in telling)
-        return "gone" if enough and absent else "unknown"
+        absent_at = max(current, self.absent_since(instance) or current)
+        lasted_s = (listing.listed_at - absent_at).total_seconds()
+        told = listing.listed_at > current and instance.provider not in self.trouble
+        return "gone" if told and lasted_s >= able.absent_s else "unknown"
 
     def absent_since(self, instance: Instance) -> datetime | None:
-        """When the first of the listings was asked for that lack it, without a break until now."""
-        since = None
-        for listing in self._recent(instance.provider):
-            if _find(listing, instance):
-                break
-            since = listing.listed_at
-        return since
+        """When the first of the listings was asked for that lack it, without a break until now;
+        None while it is listed or nothing is."""
+        if self.find(instance):
+            return None
+        keys = [(instance.provider, key) for key in (instance.provider_id, instance.mark) if key]
+        missed = [self._missing[key] for key in keys if key in self._missing]
+        return max(missed) if missed else self._first_at.get(instance.provider)
 
-    def _recent(self, provider: str) -> list[Listing]:
-        """Newest first."""
-        return list(self._listings.get(provider, ()))
+    def _take_in(self, name: str, listing: Listing) -> None:
+        before, now = _keys(self._newest.get(name)), _keys(listing)
+        self._newest[name] = listing
+        self._first_at.setdefault(name, listing.listed_at)
+        for key in now:
+            self._missing.pop((name, key), None)
+        for key in before - now:
+            self._missing[name, key] = listing.listed_at
 
     def _is_stale(self, listing: Listing, poll_s: float) -> bool:
         return self._clock.now() - listing.listed_at > timedelta(seconds=max(STALE_S, 4 * poll_s))
@@ -103,15 +113,13 @@ class Fleet:
         return "present"
 
 
+def _keys(listing: Listing | None) -> set[str]:
+    listed = listing.instances if listing else ()
+    return {key for each in listed for key in (each.provider_id, each.mark)}
+
+
 def describe(error: Exception | None) -> str:
     """One line for the ledger."""
     if isinstance(error, GpujobError):
         return error.message
     return f"{type(error).__name__}: {error}"
-
-
-def _find(listing: Listing, instance: Instance) -> ProviderInstance | None:
-    for each in listing.instances:
-        if each.provider_id == instance.provider_id or each.mark == instance.mark:
-            return each
-    return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -46,16 +45,16 @@ def end(
 ) -> dict[Marked, str]:
     """Terminate the orphans and list until each is proven gone, at most `wait_s`; those that are
     not by then, with the last trouble of each."""
-    absences: Counter[Marked] = Counter()
+    absent: dict[Marked, float] = {}
     trouble: dict[Marked, str] = {}
     left = list(orphans)
     deadline = clock.monotonic() + wait_s
     while True:
         for each in left:
-            if absences[each] == 0:
+            if each not in absent:
                 trouble[each] = _terminate(each, providers[each.provider])
-        _count_absences(left, providers, absences)
-        left = [each for each in left if absences[each] < _enough(providers[each.provider])]
+        _look(left, providers, absent, clock.monotonic())
+        left = [each for each in left if not _is_gone(each, providers, absent, clock.monotonic())]
         rest_s = deadline - clock.monotonic()
         if not left or rest_s <= 0:
             return {each: trouble[each] for each in left}
@@ -85,16 +84,26 @@ def _terminate(marked: Marked, provider: Provider) -> str:
     return "its provider still lists it"
 
 
-def _count_absences(
-    left: Sequence[Marked], providers: Mapping[str, Provider], absences: Counter[Marked]
+def _look(
+    left: Sequence[Marked],
+    providers: Mapping[str, Provider],
+    absent: dict[Marked, float],
+    now_s: float,
 ) -> None:
-    """One more absence in a row; a listing that failed says nothing either way."""
+    """Since when each is missing; a listing that failed says nothing either way."""
     listings, _ = _list_all({each.provider: providers[each.provider] for each in left})
     for each in left:
-        if each.provider in listings:
-            listed = {it.provider_id for it in listings[each.provider].instances}
-            absences[each] = 0 if each.provider_id in listed else absences[each] + 1
+        listing = listings.get(each.provider)
+        if listing is None:
+            continue
+        if each.provider_id in {it.provider_id for it in listing.instances}:
+            absent.pop(each, None)
+        else:
+            absent.setdefault(each, now_s)
 
 
-def _enough(provider: Provider) -> int:
-    return provider.capabilities.absences
+def _is_gone(
+    each: Marked, providers: Mapping[str, Provider], absent: Mapping[Marked, float], now_s: float
+) -> bool:
+    able = providers[each.provider].capabilities
+    return each in absent and now_s - absent[each] >= able.absent_s

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from orchestrator.core.run import Run, Seal
+from orchestrator.core.run import Instance, Run, Seal
 from orchestrator.errors import (
     CommandFailed,
     GpujobError,
@@ -21,6 +21,7 @@ from orchestrator.errors import (
     Unusable,
     Wiped,
 )
+from orchestrator.flows.box import endpoint_of
 from orchestrator.flows.fleet import describe
 from orchestrator.flows.hold import Hold, shorten
 from orchestrator.flows.link import Link
@@ -166,8 +167,10 @@ class Results:
         if isinstance(error, NoCapacity):
             why = "no_capacity"
         elif isinstance(error, Transient):
-            why = "transient"
+            why = "transient" if error.retry_s is None else "patience"
             self._hold.backoff.failed(f"rent:{provider}", self._hold.now())
+            if error.retry_s is not None:
+                self._hold.pause(f"rent:{provider}", error.retry_s)
         self._hold.record(
             "instance.refused",
             instance=instance,
@@ -225,20 +228,17 @@ class Results:
             return
         provider = self._hold.provider(instance)
         if provider.capabilities.host_keys:
-            self._hold.begin(f"rekey:{instance.id}", _rekey, self._hold, provider)
+            self._hold.begin(f"rekey:{instance.id}", _rekey, self._hold, provider, instance)
         else:
             self._hold.begin(f"pin:{instance.id}", pin_again, self._hold, provider, instance)
 
 
-def _rekey(context: TaskContext, hold: Hold, provider: Provider) -> None:
+def _rekey(_: TaskContext, hold: Hold, provider: Provider, instance: Instance) -> None:
     """Pin what the provider says now. Raises HostKeyChanged when another key answers."""
-    instance = hold.run().instance
-    if instance is None or instance.provider_id is None:
-        return
-    keys = provider.host_keys(instance.provider_id)
+    keys = provider.host_keys(instance.provider_id or "")
     if not keys:
         raise HostKeyChanged("its provider tells no host key")
-    where = hold.kit(instance).endpoint
+    where = endpoint_of(instance)
     hold.world.boxes.unpin(instance.id, hold.lease.run)
     hold.world.boxes.pin(instance.id, hold.lease.run, keys, where.host, where.port)
 

@@ -11,7 +11,6 @@ from kit.rented import Row, Story
 pytestmark = pytest.mark.e2e
 
 LIST = {"method": "GET", "path": "/v2/pods"}
-MIDWAY = {"after_s": 4.0}
 LOST = ("instance.lost", "instance.released", "instance.gone")
 REFUSED = ("instance.refused",)
 ROWS = (
@@ -35,7 +34,7 @@ ROWS = (
     Row("price-differs", tells=("instance.priced",)),
     Row("catalog-says-none", state="", exit_code=3, launches=False, says="out of stock"),
     Row("invisible-after-create", {"for_s": 1.0}),
-    Row("endpoint-recycled", boxes=2, also=(("deleted-from-console", MIDWAY),)),
+    Row("endpoint-recycled", boxes=2, also=(("deleted-from-console", {"after_s": 4.0}),)),
     Row("stuck-provisioning", boxes=2, tells=LOST),
     Row("stuck-starting", boxes=2, tells=LOST),
     Row("oci-loop", boxes=2, tells=LOST),
@@ -48,17 +47,17 @@ ROWS = (
     Row("start-500-but-started"),
     Row("gpu-missing", {"at": "create"}, boxes=2, tells=LOST),
     Row("pod-key-403"),
-    Row("host-vanishes", MIDWAY, boxes=2, tells=LOST),
-    Row("container-restarts", MIDWAY, tells=("instance.wiped",)),
-    Row("port-changes-after-restart", MIDWAY, tells=("instance.wiped",)),
-    Row("host-key-changes", MIDWAY, boxes=2, tells=LOST),
-    Row("ssh-drops", MIDWAY),
-    Row("pod-error", MIDWAY, boxes=2, tells=LOST),
-    Row("maintenance-exit", MIDWAY, boxes=2, tells=LOST),
-    Row("deleted-from-console", MIDWAY, boxes=2, tells=("instance.lost", "instance.gone")),
-    Row("balance-zero", MIDWAY, state="FAILED", exit_code=1, says="cannot pay"),
-    Row("spot-outbid", {**MIDWAY, "grace_s": 1.0}, boxes=2, tells=LOST),
-    Row("pod-blinks", {**MIDWAY, "for_s": 2.0}),
+    Row("host-vanishes", midway=True, boxes=2, tells=LOST),
+    Row("container-restarts", midway=True, tells=("instance.wiped",)),
+    Row("port-changes-after-restart", midway=True, tells=("instance.wiped",)),
+    Row("host-key-changes", midway=True, boxes=2, tells=LOST),
+    Row("ssh-drops", midway=True),
+    Row("pod-error", midway=True, boxes=2, tells=LOST),
+    Row("maintenance-exit", midway=True, boxes=2, tells=LOST),
+    Row("deleted-from-console", midway=True, boxes=2, tells=("instance.lost", "instance.gone")),
+    Row("balance-zero", midway=True, state="FAILED", exit_code=1, says="cannot pay"),
+    Row("spot-outbid", {"grace_s": 1.0}, midway=True, boxes=2, tells=LOST),
+    Row("pod-blinks", {"for_s": 1.0}, midway=True),
     Row("delete-404-while-propagating"),
     Row("delete-lingers", {"for_s": 2.0}),
     Row("delete-ignored"),

@@ -10,15 +10,14 @@ from kit.rented import Row, Story
 
 pytestmark = pytest.mark.e2e
 
-MIDWAY = {"after_s": 3.0}
 LOST = ("instance.lost", "instance.released", "instance.gone")
 ROWS = (
     Row("index-moves"),
     Row("forbidden-no-user-agent", {"skip": 12}),
-    Row("token-revoked", state="", exit_code=1, launches=False, says="did not accept the key"),
+    Row("token-revoked", state="FAILED", exit_code=1, boxes=0, says="did not accept the key"),
     Row("vcpu-rejected", tells=("instance.refused",)),
     Row("list-empty-after-create", {"for_s": 1.0}),
-    Row("list-empty-once", MIDWAY),
+    Row("list-empty-once", midway=True),
     Row("list-stale-after-modify"),
     Row("status-unknown", {"for_s": 1.5}),
     Row("slow-boot", {"more_s": 3.0}),
@@ -26,11 +25,11 @@ ROWS = (
     Row("no-address", boxes=2, tells=LOST),
     Row("running-but-port-closed", {"for_s": 2.0}),
     Row("auth-refused", {"for_s": 2.0}),
-    Row("address-changes", MIDWAY, tells=("instance.moved",)),
-    Row("container-restarts", MIDWAY, tells=("instance.restarted",)),
-    Row("container-restarts-keys-lost", MIDWAY, tells=("instance.restarted",)),
-    Row("vanishes", MIDWAY, boxes=2, tells=("instance.lost", "instance.gone")),
-    Row("host-dies", MIDWAY, boxes=2, tells=LOST),
+    Row("address-changes", midway=True, tells=("instance.moved",)),
+    Row("container-restarts", midway=True, tells=("instance.restarted",)),
+    Row("container-restarts-keys-lost", midway=True, tells=("instance.restarted",)),
+    Row("vanishes", midway=True, boxes=2, tells=("instance.lost", "instance.gone")),
+    Row("host-dies", midway=True, boxes=2, tells=LOST),
     Row("create-500-but-created"),
     Row("create-500", tells=("instance.refused",)),
     Row("create-hangs-but-created"),
@@ -44,7 +43,7 @@ ROWS = (
     Row("key-missing-in-reply"),
     Row("no-capacity", {"spec": "a6000_x1", "times": "always"}),
     Row("payment-required", state="FAILED", exit_code=1, boxes=0, says="Payment required"),
-    Row("stopped", MIDWAY, boxes=2, tells=LOST),
+    Row("stopped", midway=True, boxes=2, tells=LOST),
 )
 
 

@@ -170,8 +170,9 @@ class World:
     def living(self) -> list[Box]:
         return [box for box in self.boxes.values() if box.dead_at is None]
 
-    def box(self, host: str) -> Box:
+    def box(self, address: tuple[str, int]) -> Box:
         """The living box at an address; raises Unreachable, as ssh would."""
+        host, _ = address
         for box in self.living():
             if box.host == host:
                 box.train(self.now_s, self.faults.crash_at_step)
@@ -265,37 +266,40 @@ class SimBoxes:
         self._world = world
 
     def pin(self, instance: str, run: str, host_keys: Sequence[str], host: str, port: int) -> None:
-        self._world.box(host)
+        self._world.box((host, port))
 
     def unpin(self, instance: str, run: str) -> None:
         pass
 
     def shell(self, endpoint: Endpoint, run: str) -> SimShell:
-        self._world.box(endpoint.host)
-        return SimShell(self._world, endpoint.host)
+        self._world.box((endpoint.host, endpoint.port))
+        return SimShell(self._world, (endpoint.host, endpoint.port), run)
 
     def stream(self, endpoint: Endpoint, run: str) -> SimStream:
-        self._world.box(endpoint.host)
-        return SimStream(self._world, endpoint.host)
+        self._world.box((endpoint.host, endpoint.port))
+        return SimStream(self._world, (endpoint.host, endpoint.port))
 
     def follow(
         self, endpoint: Endpoint, run: str, *, events: int, log: int, metrics: int
     ) -> SimFollower:
-        return SimFollower(self._world, endpoint.host, events)
+        return SimFollower(self._world, (endpoint.host, endpoint.port), events)
 
     def public_key(self) -> str:
         return "ssh-ed25519 AAAA"
 
 
 class SimShell:
-    def __init__(self, world: World, host: str) -> None:
+    def __init__(self, world: World, address: tuple[str, int], run: str) -> None:
         self._world = world
-        self._host = host
+        self._address = address
+        self._run = run
 
     def run(
         self, command: str, *, stdin: bytes = b"", timeout_s: float = 60.0, check: bool = True
     ) -> Completed:
-        box = self._world.box(self._host)
+        box = self._world.box(self._address)
+        if "nvidia-smi" in command:
+            return Completed(0, "".join(f"GPU {n}: sim\n" for n in range(8)), "")
         words = shlex.split(command)
         if "start" in words:
             box.name = words[words.index("--instance") + 1]
@@ -307,10 +311,12 @@ class SimShell:
         return Completed(0, '{"v": 1}', "")
 
     def _start(self, box: Box, number: int) -> None:
-        spec = json.loads(box.files[f".gpujob/demo-1/attempts/{number}/spec.json"])
+        spec = json.loads(box.files[f".gpujob/{self._run}/attempts/{number}/spec.json"])
         source = spec["resume_step"] or 0
         if source:
-            assert f"gpujob/demo-1/out/checkpoint-{source}" in box.trees, "resumes from nothing"
+            assert f"gpujob/{self._run}/out/checkpoint-{source}" in box.trees, (
+                "resumes from nothing"
+            )
         if number not in box.attempts:
             box.attempts[number] = {
                 "from": source,
@@ -322,16 +328,16 @@ class SimShell:
             box.fact("trainer.started", attempt=number, pid=1)
 
     def put(self, data: bytes, path: str, *, mode: int = 0o600) -> None:
-        self._world.box(self._host).files[path] = data
+        self._world.box(self._address).files[path] = data
 
     def close(self) -> None:
         pass
 
 
 class SimStream:
-    def __init__(self, world: World, host: str) -> None:
+    def __init__(self, world: World, address: tuple[str, int]) -> None:
         self._world = world
-        self._host = host
+        self._address = address
 
     def manifest(self, name: str, generation: int) -> Manifest:
         return self._seal(name, generation).manifest
@@ -358,10 +364,10 @@ class SimStream:
         mode: Literal["merge", "folder"],
         progress: Callable[[int], None],
     ) -> None:
-        self._world.box(self._host).trees.add(dest)
+        self._world.box(self._address).trees.add(dest)
 
     def restore(self, name: str, digest: str, dest: str) -> None:
-        box = self._world.box(self._host)
+        box = self._world.box(self._address)
         for (known, _), seal in box.seals.items():
             if known == name and seal.manifest.digest == digest:
                 box.trees.add(dest)
@@ -372,7 +378,7 @@ class SimStream:
         pass
 
     def _seal(self, name: str, generation: int) -> Seal:
-        seals = self._world.box(self._host).seals
+        seals = self._world.box(self._address).seals
         if (name, generation) not in seals:
             raise NotFound(f"no seal {name}")
         return seals[name, generation]
@@ -381,13 +387,13 @@ class SimStream:
 class SimFollower:
     """Tells what there is and then loses its link, so that every look is a reconnect."""
 
-    def __init__(self, world: World, host: str, events: int) -> None:
+    def __init__(self, world: World, address: tuple[str, int], events: int) -> None:
         self._world = world
-        self._host = host
+        self._address = address
         self._events = events
 
     def __iter__(self) -> Iterator[Mapping[str, Any]]:
-        box = self._world.box(self._host)
+        box = self._world.box(self._address)
         # An offset here counts lines; a line before it is told again, as after a torn read.
         for end, line in enumerate(box.events, start=1):
             if end >= self._events:

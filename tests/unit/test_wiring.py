@@ -31,7 +31,7 @@ def test_a_pace_of_the_users_own(tmp_path: Path, name: str) -> None:
     assert (paced.poll_s, paced.listing_lag_s, paced.boot_s["starting"]) == (1.5, 0, 77)
     assert paced.idle_poll_s == plain.idle_poll_s
     assert paced.boot_s["assigning"] == plain.boot_s["assigning"]
-    assert (paced.self_stop, paced.absences) == (plain.self_stop, plain.absences)
+    assert (paced.self_stop, paced.billing_unit_s) == (plain.self_stop, plain.billing_unit_s)
 
 
 @pytest.mark.parametrize("name", CLOUDS)

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any, get_args
 
+from orchestrator.adapters.replies import amount_of
 from orchestrator.core.gpus import canonical, fits
 from orchestrator.core.offer import Need, Offer, Stock
 
 CLOUDS: Mapping[str, str] = {"SECURE": "secure", "COMMUNITY": "community"}
+_CENTRE = re.compile(r"[A-Za-z0-9_-]{1,40}")
 
 
 def clouds_of(need: Need) -> list[str]:
     """The clouds to ask about. A volume exists in the secure one alone."""
-    if need.volume:
-        return ["SECURE"]
-    return [vendor for vendor, ours in CLOUDS.items() if need.cloud in ("", ours)]
+    clouds = [vendor for vendor, ours in CLOUDS.items() if need.cloud in ("", ours)]
+    return [vendor for vendor in clouds if vendor == "SECURE" or not need.volume]
 
 
 def counts_of(need: Need) -> list[int]:
@@ -44,10 +46,10 @@ def _of_type(
     wanted = any(fits(gpu, name) and number == count for gpu, number in need.gpus)
     if not wanted or not entry.get(ours) or count > int(entry["maxCount"][ours]):
         return
-    price = round(float(entry["price"][ours]) * count, 6)
-    if price <= 0:
+    price = round(amount_of(entry["price"][ours]) * count, 6)
+    if not price > 0:  # nor when nobody knows it
         return
-    for region, stock in _places(entry, need.region or centre):
+    for region, stock in _places(entry, centre or need.region):
         yield Offer(
             provider="runpod",
             id=":".join([kind, str(count), cloud, region]),
@@ -72,8 +74,11 @@ def _places(entry: Mapping[str, Any], only: str) -> Iterator[tuple[str, Stock]]:
     if not centres and not only:
         yield "", _stock(entry.get("availability"))
     for centre in centres:
-        if not only or str(centre["id"]).upper() == only.upper():
-            yield str(centre["id"]), _stock(centre.get("availability"))
+        name = centre.get("id") if isinstance(centre, dict) else None
+        if not isinstance(name, str) or not _CENTRE.fullmatch(name):
+            continue
+        if not only or name.upper() == only.upper():
+            yield name, _stock(centre.get("availability"))
 
 
 def _stock(word: Any) -> Stock:

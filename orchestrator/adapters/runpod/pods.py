@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Any
 
+from orchestrator.adapters.replies import amount_of, host_of, port_of, shorten, time_of
 from orchestrator.core.offer import BootPhase
 from orchestrator.ports import CreateRequest, InstanceState, ProviderInstance
 
@@ -22,7 +22,6 @@ STATES: Mapping[str, tuple[InstanceState, BootPhase]] = {
     "EXITED": ("BROKEN", "ready"),
     "ERROR": ("BROKEN", "ready"),
 }
-_HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,252}[A-Za-z0-9])?")
 _USER = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
 
 
@@ -61,26 +60,25 @@ def mark_of(pod: Mapping[str, Any]) -> str:
     return ""
 
 
-def to_instance(pod: Any) -> ProviderInstance | None:
-    """One of ours as the port tells it; None for a pod of others and for what is no pod."""
-    if not isinstance(pod, dict) or not isinstance(pod.get("id"), str) or not mark_of(pod):
-        return None
-    word = str(pod.get("status", "")).upper()
-    if word == "TERMINATED":
+def to_instance(pod: Mapping[str, Any]) -> ProviderInstance | None:
+    """One of ours as the port tells it; None for a pod of others."""
+    mark, word = mark_of(pod), shorten(str(pod.get("status", ""))).upper()
+    if not mark or word == "TERMINATED":
         return None
     state, phase = STATES.get(word, ("PENDING", "assigning"))
     host, port, user = _address(pod)
     if state == "RUNNING" and host is None:
         state, phase = "PENDING", "endpoint"
     return ProviderInstance(
-        provider_id=pod["id"],
-        mark=mark_of(pod),
+        provider_id=str(pod["id"]),
+        mark=mark,
         state=state,
-        created_at=_time(pod.get("createdAt")),
-        usd_per_hour=_amount(pod.get("cost")),
+        created_at=time_of(pod.get("createdAt")),
+        usd_per_hour=amount_of(pod.get("cost")),
         host=host,
         port=port,
         user=user,
+        # The ports change with a restart too, and also without one.
         restart_marker=str(pod.get("startedAt") or ""),
         detail=word,
         phase=phase,
@@ -88,26 +86,13 @@ def to_instance(pod: Any) -> ProviderInstance | None:
 
 
 def _address(pod: Mapping[str, Any]) -> tuple[str | None, int | None, str | None]:
-    """Only the direct endpoint: the proxy gives a shell and carries no files. What comes from
-    there goes into a command line, so it has to look like what it is."""
+    """Only the direct endpoint: the proxy gives a shell and carries no files."""
     ssh = pod.get("ssh")
     direct = ssh.get("direct") if isinstance(ssh, dict) else None
     if not isinstance(direct, dict):
         return None, None, None
-    host, port, user = direct.get("host"), direct.get("port"), direct.get("username") or "root"
-    known = isinstance(host, str) and _HOST.fullmatch(host) and _USER.fullmatch(str(user))
-    if not known or not isinstance(port, int) or not 0 < port < 65536:
+    host, port = host_of(direct.get("host")), port_of(direct.get("port"))
+    user = str(direct.get("username") or "root")
+    if host is None or port is None or not _USER.fullmatch(user):
         return None, None, None
-    return host, port, str(user)
-
-
-def _time(text: Any) -> datetime:
-    try:
-        at = datetime.fromisoformat(str(text))
-    except ValueError:
-        return datetime.fromtimestamp(0, UTC)
-    return at if at.tzinfo else at.replace(tzinfo=UTC)
-
-
-def _amount(value: Any) -> float:
-    return float(value) if isinstance(value, int | float) and value >= 0 else 0.0
+    return host, port, user

@@ -4,16 +4,20 @@ delete and never stop."""
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Any
+from urllib.parse import quote
 
 from orchestrator.adapters.http import Api, Denied
+from orchestrator.adapters.replies import amount_of
 from orchestrator.adapters.runpod.catalogue import clouds_of, counts_of, to_offers
 from orchestrator.adapters.runpod.pods import to_body, to_instance
+from orchestrator.adapters.runpod.refusals import denied, why_not
 from orchestrator.core.offer import Need, Offer
-from orchestrator.errors import LostAnswer, NoCapacity, ProviderError, Refused, Transient
+from orchestrator.errors import LostAnswer, ProviderError, Refused, Transient
 from orchestrator.ports import Account, Capabilities, Clock, CreateRequest, Listing, SelfStop
 
 CAPABILITIES = Capabilities(
@@ -23,6 +27,8 @@ CAPABILITIES = Capabilities(
     idle_poll_s=30.0,
     # A new pod may be missing from lists for a while, and an answer may be lost.
     listing_lag_s=60.0,
+    # Not listed and 404 was seen of pods that lived: no proof until it has lasted.
+    absent_s=20.0,
     # A cold pull of the default image took 165 s; RunPod's own tests allow 600 s in all.
     boot_s={"assigning": 180.0, "starting": 900.0, "endpoint": 300.0},
     billing_unit_s=0.001,
@@ -30,16 +36,8 @@ CAPABILITIES = Capabilities(
 )
 MAX_PAGES = 50
 LOG_BYTES = 64 * 1024
-# RunPod's own smoke tests sort its texts like this. Capacity before anything else: some of those
-# end in "please try again later" too (reference/runpod.md §1.2).
-_NO_CAPACITY = re.compile(
-    r"no longer any instances available|please refresh and try again|does not have the resources"
-    r"|try a different machine|no (machines|capacity|hosts|gpus|instances)( are)? available"
-    r"|no instances available|insufficient capacity|currently unavailable|out of stock|sold out"
-    r"|not enough free gpus",
-    re.IGNORECASE,
-)
-_FINGERPRINT = re.compile(r"SHA256:[A-Za-z0-9+/]{43}")
+# As `ssh-keygen -l` prints a host key, and not whatever else is logged of other keys.
+_FINGERPRINT = re.compile(r"\d+ (SHA256:[A-Za-z0-9+/]{43}) .*\((?:ED25519|ECDSA|RSA)\)\s*")
 
 
 class RunPodProvider:
@@ -57,7 +55,7 @@ class RunPodProvider:
     def offers(self, need: Need) -> Sequence[Offer]:
         if not counts_of(need):
             return ()
-        centre = self._centre_of(need.volume) if need.volume else ""
+        centre = self._centre_of(need) if need.volume else ""
         now = self._clock.now()
         return [
             offer
@@ -77,17 +75,18 @@ class RunPodProvider:
         try:
             made = self._api.create("/v2/pods", to_body(request))
         except Denied as error:
-            raise _why_not(error, request) from None
+            raise why_not(error, request) from None
         provider_id = made.get("id") if isinstance(made, dict) else None
-        if not isinstance(provider_id, str) or not provider_id:
+        if not isinstance(provider_id, str) or not _is_id(provider_id):
             raise LostAnswer("RunPod answered a create without the pod's id")
         return provider_id
 
     def list(self) -> Listing:
         """Every page, in one account-wide listing; the time is from before the first."""
         asked_at = self._clock.now()
-        found = [to_instance(pod) for pod in self._pods()]
-        return Listing(asked_at, tuple(each for each in found if each))
+        # A pod may move to the next page while they are read.
+        found = {pod["id"]: to_instance(pod) for pod in self._pods()}
+        return Listing(asked_at, tuple(each for each in found.values() if each))
 
     def terminate(self, provider_id: str) -> None:
         if not _is_id(provider_id):
@@ -96,7 +95,7 @@ class RunPodProvider:
             self._api.act("DELETE", f"/v2/pods/{provider_id}")
         except Denied as error:
             if error.status != 404:
-                raise _denied(error, "could not be ended") from None
+                raise denied(error, "could not be ended") from None
 
     def ensure_access(self, provider_id: str, public_key: str) -> None:
         """A pod takes its key at birth; there is no way to add one."""
@@ -105,15 +104,17 @@ class RunPodProvider:
         """Fingerprints that the image's start script printed into the container log; of a
         container that was restarted, those of its last start."""
         lines = self._log_lines(provider_id, "container")
-        found = [match for line in lines for match in _FINGERPRINT.findall(line)]
+        found = [match[1] for line in lines if (match := _FINGERPRINT.fullmatch(line))]
         return tuple(dict.fromkeys(reversed(found)))
 
     def logs(self, provider_id: str) -> str:
+        """The last 30 KiB of each of the two logs; one that cannot be had is left out."""
         parts = []
         for source in ("system", "container"):
             with suppress(ProviderError):
-                lines = "\n".join(self._log_lines(provider_id, source))
-                parts.append(f"== {source} ==\n{lines[-LOG_BYTES // 2 :]}\n")
+                text = "\n".join(self._log_lines(provider_id, source)).encode(errors="replace")
+                tail = text[-LOG_BYTES // 2 + 2048 :].decode(errors="ignore")
+                parts.append(f"== {source} ==\n{tail}\n" if tail else "")
         return "".join(parts)
 
     def account(self) -> Account:
@@ -127,7 +128,7 @@ class RunPodProvider:
     def self_stop(self, provider_id: str) -> SelfStop | None:
         """With the key that RunPod gives to the pod, for the pod alone. Stopping ends the GPU's
         price and keeps what is on a volume; only a terminate would delete it."""
-        url = f"{self._api.base_url}/v2/pods/{provider_id}/action"
+        url = f"{self._api.base_url}/v2/pods/{quote(provider_id, safe='')}/action"
         return SelfStop("POST", url, {"action": "stop"}, "RUNPOD_API_KEY")
 
     def _catalogue(self, need: Need, cloud: str, count: int) -> Any:
@@ -142,10 +143,11 @@ class RunPodProvider:
         try:
             return self._api.get("/v2/catalog/gpus", params)
         except Denied as error:
-            raise _denied(error, "the price list was refused") from None
+            raise denied(error, "the price list was refused") from None
 
-    def _centre_of(self, volume: str) -> str:
+    def _centre_of(self, need: Need) -> str:
         """A volume pins its pods to its data centre."""
+        volume = need.volume
         if not _is_id(volume):
             raise Refused(f"resources.volume.id: {volume!r} is no id of RunPod")
         try:
@@ -156,17 +158,24 @@ class RunPodProvider:
                     f"RunPod has no network volume {volume} in this account",
                     hint="correct resources.volume.id",
                 ) from None
-            raise _denied(error, "the volume was refused") from None
-        return str(found.get("dataCenter", "")) if isinstance(found, dict) else ""
+            raise denied(error, "the volume was refused") from None
+        centre = found.get("dataCenter") if isinstance(found, dict) else None
+        if not isinstance(centre, str) or not centre:
+            raise Transient(f"RunPod does not say where the network volume {volume} is")
+        if need.region.upper() not in ("", centre.upper()):
+            raise Refused(
+                f"the network volume {volume} is in {centre}, and the job asks for {need.region}",
+                hint="leave resources.region out: a volume is mounted where it is",
+            )
+        return centre
 
-    def _pods(self) -> Iterator[Any]:
+    def _pods(self) -> Iterator[dict[str, Any]]:
         cursor = None
         for _ in range(MAX_PAGES):
             page = self._pods_page(cursor)
             yield from page["pods"]
-            more = page.get("pagination")
-            cursor = more.get("nextCursor") if isinstance(more, dict) else None
-            if not cursor:
+            cursor = _next_cursor(page)
+            if cursor is None:
                 return
         raise Transient(f"RunPod's list of pods goes on after {MAX_PAGES} pages")
 
@@ -178,11 +187,12 @@ class RunPodProvider:
         try:
             page = self._api.get("/v2/pods", params)
         except Denied as error:
-            raise _denied(error, "the list of pods was refused") from None
-        if not isinstance(page, dict) or not isinstance(page.get("pods"), list):
+            raise denied(error, "the list of pods was refused") from None
+        pods = page.get("pods") if isinstance(page, dict) else None
+        if not isinstance(pods, list) or not all(_is_pod(pod) for pod in pods):
             # Half a list would make living pods look gone.
             raise Transient("RunPod's list of pods cannot be read")
-        return page
+        return dict(page)
 
     def _log_lines(self, provider_id: str, source: str) -> Sequence[str]:
         if not _is_id(provider_id):
@@ -204,29 +214,11 @@ class RunPodProvider:
             said = self._api.act("POST", "/graphql", query)
         except (ProviderError, Denied):
             return None, None
-        me = ((said or {}).get("data") or {}).get("myself") if isinstance(said, dict) else None
+        data = said.get("data") if isinstance(said, dict) else None
+        me = data.get("myself") if isinstance(data, dict) else None
         if not isinstance(me, dict):
             return None, None
         return _number(me.get("clientBalance")), _number(me.get("currentSpendPerHr"))
-
-
-def _why_not(error: Denied, request: CreateRequest) -> ProviderError:
-    """What a refused create means for the next offer."""
-    where = f"{request.offer.gpu}:{request.offer.count} {request.offer.region}".strip()
-    if error.status == 403:
-        return NoCapacity(f"RunPod does not let this account into {where}: {error.text}")
-    if error.status == 429:
-        return Transient(error.text)
-    if _NO_CAPACITY.search(error.text):
-        return NoCapacity(f"RunPod has no {where} now: {error.text}")
-    return Refused(f"RunPod refused the pod ({error.status}): {error.text}")
-
-
-def _denied(error: Denied, what: str) -> Refused:
-    rights = error.status == 403
-    hint = "the key lacks the right; make one with read and write access" if rights else None
-    message = f"RunPod: {what} ({error.status}): {error.text}"
-    return Refused(message, hint=hint, provider_wide=rights)
 
 
 def _log_text(line: str) -> str | None:
@@ -234,9 +226,26 @@ def _log_text(line: str) -> str | None:
         return None
     try:
         said = json.loads(line.removeprefix("data:"))
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return str(said.get("line", "")) if isinstance(said, dict) else None
+
+
+def _next_cursor(page: dict[str, Any]) -> str | None:
+    """Where the list goes on; None at its end. Lists of before pagination name none."""
+    more = page.get("pagination")
+    if not isinstance(more, dict):
+        return None
+    cursor = more.get("nextCursor")
+    if isinstance(cursor, str) and cursor:
+        return cursor
+    if more.get("hasNextPage"):
+        raise Transient("RunPod's list of pods goes on and does not say where")
+    return None
+
+
+def _is_pod(pod: Any) -> bool:
+    return isinstance(pod, dict) and isinstance(pod.get("id"), str) and pod["id"] != ""
 
 
 def _is_id(text: str) -> bool:
@@ -245,7 +254,11 @@ def _is_id(text: str) -> bool:
 
 
 def _number(value: Any) -> float | None:
-    return float(value) if isinstance(value, int | float) else None
+    """A balance may be below 0."""
+    if not isinstance(value, int | float):
+        return None
+    amount = amount_of(abs(value))
+    return None if math.isnan(amount) else math.copysign(amount, value)
 
 
 __all__ = ["CAPABILITIES", "RunPodProvider"]

@@ -3,12 +3,14 @@ and what an hour of it costs (reference/thunder.md §1.2, §1.3, §4)."""
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from orchestrator.adapters.replies import amount_of
 from orchestrator.core.gpus import canonical, fits
 from orchestrator.core.offer import Need, Offer, Stock
 
@@ -33,6 +35,11 @@ class Spec:
     def key(self) -> str:
         return f"{self.gpu}_x{self.count}"
 
+    @property
+    def disk_free_gb(self) -> int:
+        """How much disk the price includes."""
+        return FREE_DISK_GB * self.count
+
     def ram_gb(self, vcpus: int) -> int:
         if self.ram_cap_gb is None:
             return int(vcpus * self.ram_per_vcpu_gb)
@@ -52,7 +59,7 @@ class Prices:
         if base is None:
             return None
         more_vcpus = max(0, vcpus - spec.vcpus[0])
-        more_disk = max(0, disk_gb - FREE_DISK_GB * spec.count)
+        more_disk = max(0, disk_gb - spec.disk_free_gb)
         return round(base + more_vcpus * self.vcpu + more_disk * self.disk_gb, 6)
 
 
@@ -64,7 +71,7 @@ def read_specs(data: Any) -> dict[str, Spec]:
         match = _KEY.fullmatch(str(key))
         try:
             spec = _spec(match[1], int(match[2]), entry) if match else None
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, OverflowError):
             continue
         if spec and spec.vcpus:
             found[spec.key] = spec
@@ -73,12 +80,12 @@ def read_specs(data: Any) -> dict[str, Spec]:
 
 def read_prices(data: Any) -> Prices:
     table = data.get("pricing") if isinstance(data, dict) else None
-    known = {
-        str(key): float(value)
+    told = {
+        str(key): amount_of(value)
         for key, value in (table.items() if isinstance(table, dict) else ())
-        if isinstance(value, int | float) and value >= 0
     }
-    by_key = {key: value for key, value in known.items() if _KEY.fullmatch(key)}
+    known = {key: value for key, value in told.items() if not math.isnan(value)}
+    by_key = {key: value for key, value in known.items() if value > 0 and _KEY.fullmatch(key)}
     return Prices(by_key, known.get("additional_vcpus", 0.0), known.get("disk_gb", 0.0))
 
 
@@ -105,7 +112,8 @@ def to_offers(
         if not any(fits(gpu, name) and count == spec.count for gpu, count in need.gpus):
             continue
         vcpus = _choose_vcpus(spec, need)
-        disk_gb = max(need.disk_gb, spec.disk_min_gb)
+        # What costs nothing is taken, as Thunder's own client does.
+        disk_gb = max(need.disk_gb, spec.disk_min_gb, min(spec.disk_free_gb, spec.disk_max_gb))
         if vcpus is None or disk_gb > spec.disk_max_gb:
             continue
         price = prices.usd_per_hour(spec, vcpus, disk_gb)

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import ipaddress
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
+from orchestrator.adapters.replies import host_of, port_of, shorten, time_of
 from orchestrator.adapters.thunder.catalogue import Prices, Spec
 from orchestrator.core.offer import BootPhase
 from orchestrator.ports import CreateRequest, InstanceState, ProviderInstance
 
 DEFAULT_TEMPLATE = "base"
 MARK = "gpujob-"
+_INDEX = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 # Thunder's words (reference/thunder.md §1.5). UNKNOWN is said in passing, also early in a boot;
 # STOPPED has no way back, for there is no start.
@@ -49,14 +50,13 @@ class Item:
 def to_body(request: CreateRequest) -> dict[str, Any]:
     """The body of `/v1/instances/create`. There is no name: the key's comment is the mark."""
     offer, rental = request.offer, request.rental
-    kind, _, rest = request.public_key.strip().partition(" ")
     return {
         "gpu_type": offer.details["gpu_type"],
         "num_gpus": offer.count,
         "cpu_cores": offer.vcpus,
         "disk_size_gb": offer.disk_gb,
         "template": DEFAULT_TEMPLATE if rental.image == "auto" else rental.image,
-        "public_key": key_line(f"{kind} {rest}", request.mark),
+        "public_key": key_line(request.public_key, request.mark),
     }
 
 
@@ -67,11 +67,15 @@ def key_line(public_key: str, mark: str) -> str:
 
 
 def items(data: Any) -> Iterator[Item]:
-    """The list is an object by index; an entry without an identity is nobody's."""
+    """The list is an object by index. Raises ValueError for anything else, and for an entry that
+    has no identity: what is not listed counts as gone."""
+    if not isinstance(data, dict):
+        raise ValueError("no object")
     for index, entry in data.items():
         uuid = entry.get("uuid") if isinstance(entry, dict) else None
-        if isinstance(uuid, str) and uuid:
-            yield Item(str(index), uuid, entry)
+        if not isinstance(uuid, str) or not uuid or not _INDEX.fullmatch(index):
+            raise ValueError("an entry without an identity")
+        yield Item(index, uuid, entry)
 
 
 def mark_of(item: Item) -> str:
@@ -90,16 +94,16 @@ def to_instance(
     mark = mark_of(item)
     if not mark:
         return None
-    word = str(item.data.get("status", "")).upper()
+    word = shorten(str(item.data.get("status", ""))).upper()
     state, phase = STATES.get(word, ("PENDING", "starting"))
-    host, port = _host(item.data.get("ip")), _port(item.data.get("port"))
+    host, port = host_of(item.data.get("ip")), _port(item.data.get("port"))
     if state == "RUNNING" and (host is None or port is None):
         state, phase = "PENDING", "endpoint"
     return ProviderInstance(
         provider_id=item.uuid,
         mark=mark,
         state=state,
-        created_at=_time(item.data.get("createdAt")),
+        created_at=time_of(item.data.get("createdAt")),
         usd_per_hour=_price(item, specs, prices),
         host=host,
         port=port,
@@ -117,10 +121,10 @@ def _price(item: Item, specs: Mapping[str, Spec], prices: Prices | None) -> floa
     count = _whole(data.get("numGpus")) or 1
     spec = specs.get(f"{str(data.get('gpuType', '')).lower()}_x{count}")
     if spec is None or prices is None:
-        return float("nan")
+        return math.nan
     vcpus = _whole(data.get("cpuCores")) or spec.vcpus[0]
     price = prices.usd_per_hour(spec, vcpus, _whole(data.get("storage")) or 0)
-    return float("nan") if price is None else price
+    return math.nan if price is None else price
 
 
 def _restart(data: Mapping[str, Any]) -> str:
@@ -130,27 +134,12 @@ def _restart(data: Mapping[str, Any]) -> str:
     return str(last.get("timestamp") or "?") if isinstance(last, dict) else "never"
 
 
-def _host(text: Any) -> str | None:
-    try:
-        return str(ipaddress.ip_address(str(text)))
-    except ValueError:
-        return None
-
-
 def _port(value: Any) -> int | None:
-    port = _whole(value) or 22
-    return port if 0 < port < 65536 else None
+    """None told is ssh's own."""
+    return 22 if value in (None, "", 0, "0") else port_of(value)
 
 
 def _whole(value: Any) -> int | None:
     """Thunder writes numbers as text, with a unit at times."""
-    match = re.match(r"\s*(\d{1,9})", str(value)) if value is not None else None
+    match = re.match(r"\s*(\d{1,9})\b", str(value)) if value is not None else None
     return int(match[1]) if match else None
-
-
-def _time(text: Any) -> datetime:
-    try:
-        at = datetime.fromisoformat(str(text))
-    except ValueError:
-        return datetime.fromtimestamp(0, UTC)
-    return at if at.tzinfo else at.replace(tzinfo=UTC)

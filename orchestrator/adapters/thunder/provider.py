@@ -4,11 +4,14 @@ tags; an index that is reused; identity is the uuid and the mark is a key's comm
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.adapters.http import Api, Denied
+from orchestrator.adapters.replies import shorten
 from orchestrator.adapters.thunder.catalogue import (
     Prices,
     Spec,
@@ -19,7 +22,7 @@ from orchestrator.adapters.thunder.catalogue import (
 )
 from orchestrator.adapters.thunder.instances import Item, items, key_line, mark_of, to_body
 from orchestrator.adapters.thunder.instances import to_instance as to_told
-from orchestrator.core.offer import Need, Offer
+from orchestrator.core.offer import Need, Offer, Stock
 from orchestrator.errors import LostAnswer, NoCapacity, ProviderError, Refused, Transient
 from orchestrator.ports import Account, Capabilities, Clock, CreateRequest, Listing, SelfStop
 
@@ -28,16 +31,17 @@ CAPABILITIES = Capabilities(
     idle_poll_s=30.0,
     listing_lag_s=60.0,
     # The list misses an instance in passing: Thunder's own client asks twice.
-    absences=2,
+    absent_s=10.0,
     # Boots took 11 s on one day and five minutes on another.
     boot_s={"assigning": 600.0, "starting": 900.0, "endpoint": 300.0},
     billing_unit_s=60.0,
     keeps_disk=True,
 )
 _NO_CAPACITY = re.compile(
-    r"capacity|unavailable|no .*(available|instances|gpus)|out of stock|sold out", re.IGNORECASE
+    r"\bcapacity|unavailable|\bno\b[^.;]*\b(available|instances|gpus)|out of stock|sold out",
+    re.IGNORECASE,
 )
-_NO_PAYMENT = re.compile(r"payment|billing|credit|balance|card", re.IGNORECASE)
+_NO_PAYMENT = re.compile(r"\b(payment|billing|credits?|balance|card)\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,8 @@ class ThunderProvider:
         self._clock = clock
         self._user = user
         self._known: _Market | None = None
+        # An index is another instance's after the next create or delete.
+        self._indexed = threading.Lock()
         self.capabilities = capabilities
 
     def offers(self, need: Need) -> Sequence[Offer]:
@@ -71,7 +77,7 @@ class ThunderProvider:
         if need.region or need.volume or need.cloud == "community":
             return ()
         market = self._market()
-        stock = read_stock(self._get("/v2/status"))
+        stock = self._stock()
         now = self._clock.now()
         return tuple(to_offers(market.specs, market.prices, stock, need, now))
 
@@ -80,6 +86,7 @@ class ThunderProvider:
             made = self._api.create("/v1/instances/create", to_body(request))
         except Denied as error:
             raise self._why_not(error, request) from None
+        # Its `key` is the private half of a pair that we did not ask for.
         provider_id = made.get("uuid") if isinstance(made, dict) else None
         if not isinstance(provider_id, str) or not provider_id:
             raise LostAnswer("Thunder answered a create without the instance's uuid")
@@ -89,7 +96,9 @@ class ThunderProvider:
         asked_at = self._clock.now()
         ours = [each for each in self._items() if mark_of(each)]
         if ours and self._known is None:
-            self._market()
+            # Without prices the list is as good as ever.
+            with suppress(ProviderError):
+                self._market()
         specs = self._known.specs if self._known else {}
         prices = self._known.prices if self._known else None
         told = [to_told(each, specs, prices, self._user) for each in ours]
@@ -98,26 +107,31 @@ class ThunderProvider:
     def terminate(self, provider_id: str) -> None:
         """The index is looked up right before it is used: it may be another instance's by the
         next list. Absent from the list is success; the proof is the caller's."""
-        item = self._find(provider_id)
-        if item is None:
-            return
-        try:
-            self._api.act("POST", f"/v1/instances/{item.index}/delete", {})
-        except Denied as error:
-            if error.status != 404:
-                raise _denied(error, "the instance could not be ended") from None
+        with self._indexed:
+            item = self._find(provider_id)
+            if item is None:
+                return
+            try:
+                self._api.act("POST", f"/v1/instances/{item.index}/delete", {})
+            except Denied as error:
+                if error.status != 404:
+                    raise _denied(error, "the instance could not be ended") from None
 
     def ensure_access(self, provider_id: str, public_key: str) -> None:
         """A restart may have lost the box's keys; the mark stays the comment of what is added."""
-        item = self._find(provider_id)
-        if item is None:
-            return
-        body = {"public_key": key_line(public_key, mark_of(item) or "gpujob")}
-        try:
-            self._api.act("POST", f"/v1/instances/{item.index}/add_key", body)
-        except Denied as error:
-            if error.status not in (404, 409):
-                raise _denied(error, "the key could not be added") from None
+        with self._indexed:
+            item = self._find(provider_id)
+            if item is None:
+                return
+            body = {"public_key": key_line(public_key, mark_of(item) or "gpujob")}
+            try:
+                said = self._api.act("POST", f"/v1/instances/{item.index}/add_key", body)
+            except Denied as error:
+                if error.status not in (404, 409):
+                    raise _denied(error, "the key could not be added") from None
+                return
+        if isinstance(said, dict) and said.get("success") is False:
+            raise Transient(f"Thunder did not add the key: {shorten(str(said.get('message')))}")
 
     def host_keys(self, provider_id: str) -> Sequence[str]:
         return ()
@@ -127,9 +141,13 @@ class ThunderProvider:
 
     def account(self) -> Account:
         said = self._get("/v1/auth/validate")
-        if not isinstance(said, dict) or said.get("valid") is False:
-            raise Refused("Thunder did not accept the key", provider_wide=True)
-        who = str(said.get("email") or said.get("org_name") or "the key's account")
+        if not isinstance(said, dict):
+            raise Transient("Thunder's word about the key cannot be read")
+        if said.get("valid") is False:
+            raise Refused(
+                "Thunder did not accept the key", hint="gpujob doctor", provider_wide=True
+            )
+        who = shorten(str(said.get("email") or said.get("org_name") or "the key's account"))
         return Account("thunder", who, note="the balance is shown in Thunder's console alone")
 
     def self_stop(self, provider_id: str) -> SelfStop | None:
@@ -147,10 +165,10 @@ class ThunderProvider:
 
     def _items(self, *, urgent: bool = False) -> tuple[Item, ...]:
         data = self._get("/v1/instances/list", urgent=urgent)
-        if not isinstance(data, dict):
-            # An empty list is `{}`; anything else would make living instances look gone.
-            raise Transient("Thunder's list of instances cannot be read")
-        return tuple(items(data))
+        try:
+            return tuple(items(data))
+        except ValueError as error:
+            raise Transient(f"Thunder's list of instances cannot be read: {error}") from None
 
     def _find(self, provider_id: str) -> Item | None:
         return next((each for each in self._items(urgent=True) if each.uuid == provider_id), None)
@@ -176,10 +194,17 @@ class ThunderProvider:
 
     def _is_unavailable(self, offer: Offer) -> bool:
         try:
-            stock = read_stock(self._get("/v2/status"))
+            stock = self._stock()
         except ProviderError:
             return False
         return stock.get(f"{offer.details['gpu_type']}_x{offer.count}") == "NONE"
+
+    def _stock(self) -> Mapping[str, Stock]:
+        """By key; nothing known is no reason to offer nothing."""
+        try:
+            return read_stock(self._api.get("/v2/status"))
+        except Denied:
+            return {}
 
 
 def _denied(error: Denied, what: str) -> Refused:

@@ -25,7 +25,7 @@ THEIRS = make_mark("ffffffff", "theirs-1a2b3c-1")
 class Cloud(LocalProvider):
     """As much of a cloud as gc sees: a list that a script changes, ends that may be refused."""
 
-    capabilities = replace(LocalProvider.capabilities, poll_s=5, absences=2)
+    capabilities = replace(LocalProvider.capabilities, poll_s=5, absent_s=5)
 
     def __init__(self, root: Path, clock: ManualClock, marks: Iterable[str] = ()) -> None:
         super().__init__(root, clock=clock)

@@ -1,0 +1,173 @@
+"""One run under simulation, from plan to end, with controllers that may die and be succeeded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from kit.history import planned
+
+from orchestrator.adapters.sqlite import SqliteLedger
+from orchestrator.core.actions import Deadlines
+from orchestrator.core.codec import to_json
+from orchestrator.core.offer import Need, Offer
+from orchestrator.core.plan import CheckpointPlan, Plan, ResumePlan
+from orchestrator.core.run import Event, Limits, Run
+from orchestrator.daemon import Scheduler
+from orchestrator.flows.fleet import Fleet
+from orchestrator.flows.step import World as Ports
+from orchestrator.holder import Holder
+from orchestrator.ports import Provider
+from remote.contract import Manifest
+from sim.world import (
+    Crash,
+    SimBoxes,
+    SimMirror,
+    SimProvider,
+    SimTasks,
+    World,
+    checkpoint,
+)
+
+RUN = "demo-1"
+OFFER = Offer("local", "cpu-2", "cpu", 2, 2, 8, 20, 1.0)
+UNDISTURBED = {checkpoint(step).digest for step in range(10, 61, 10)} | {
+    checkpoint(60, True).digest
+}
+
+
+class CrashingLedger(SqliteLedger):
+    """Dies at the write numbered `at`, before or after it reaches the disk."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.writes = 0
+        self.at: int | None = None
+        self.after = False
+
+    def append(
+        self, run: str, kind: str, data: Mapping[str, Any], *, epoch: int | None = None
+    ) -> Event:
+        return self._maybe(lambda: SqliteLedger.append(self, run, kind, data, epoch=epoch))
+
+    def append_fact(self, *arguments: Any, **words: Any) -> bool:
+        return self._maybe(lambda: SqliteLedger.append_fact(self, *arguments, **words))
+
+    def _maybe(self, write: Callable[[], Any]) -> Any:
+        self.writes += 1
+        if self.writes == self.at and not self.after:
+            raise Crash
+        result = write()
+        if self.writes == self.at:
+            raise Crash
+        return result
+
+
+class Story:
+    """One run from plan to end, with controllers that may die and be succeeded."""
+
+    def __init__(
+        self,
+        folder: Path,
+        seed: int = 0,
+        host_loss: int = 10,
+        listing_lag_s: float = 0.0,
+        world: World | None = None,
+        provider: Provider | None = None,
+        plan: Plan | None = None,
+        step_s: float = 0.5,
+    ) -> None:
+        self.step_s = step_s
+        self.world = world or World(seed)
+        self.provider = provider or SimProvider(self.world, listing_lag_s)
+        self.mirror = SimMirror()
+        self.folder = folder
+        (folder / "runs" / RUN).mkdir(parents=True)
+        self.lives = 0
+        ledger = self._ledger()
+        ledger.create(RUN, to_json(plan or make_plan()), planned(host_loss=host_loss)[1])
+        ledger.close()
+
+    def run(
+        self,
+        *,
+        crash_at: int | None = None,
+        after: bool = False,
+        meddle: Callable[[Story, Run], None] = lambda story, run: None,
+        limit_s: float = 3000,
+    ) -> Run:
+        """Live until the run is terminal; the first controller may die at a write."""
+        while self.world.now_s < limit_s + 1767225600:
+            ledger = self._ledger()
+            if crash_at is not None and self.lives == 2:
+                ledger.at, ledger.after = crash_at, after
+            try:
+                run = self._live(ledger, meddle, limit_s)
+            except Crash:
+                ledger.close()
+                self.world.clock.advance(2)
+                continue
+            ledger.close()
+            if run.terminal:
+                return run
+        raise AssertionError(f"not terminal after {limit_s} s: {run.state} {run.reason}")
+
+    def events(self) -> list[Event]:
+        return self._ledger().events(RUN)
+
+    def _ledger(self) -> CrashingLedger:
+        self.lives += 1
+        # Each controller is another process; the one before it is dead.
+        holder = Holder(Holder.current().boot, 2**22 + self.lives, self.lives)
+        return CrashingLedger(self.folder / "ledger.db", self.world.clock, holder)
+
+    def _live(
+        self, ledger: CrashingLedger, meddle: Callable[[Story, Run], None], limit_s: float
+    ) -> Run:
+        tasks = SimTasks(self.world)
+        scheduler = Scheduler(self._ports(ledger, tasks))
+        while self.world.now_s < limit_s + 1767225600:
+            live = scheduler.turn()
+            self.writes = ledger.writes
+            run = ledger.run(RUN)
+            if not live:
+                return run
+            meddle(self, run)
+            self.world.clock.advance(self.step_s)
+            tasks.run_due()
+        return ledger.run(RUN)
+
+    def _ports(self, ledger: SqliteLedger, tasks: SimTasks) -> Ports:
+        clock = self.world.clock
+        return Ports(
+            ledger=ledger,
+            fleet=Fleet({self.provider.name: self.provider}, tasks, clock),
+            boxes=SimBoxes(self.world),
+            tasks=tasks,
+            clock=clock,
+            mirror=lambda run, folder: self.mirror,
+            agent=lambda: b"agent",
+            library=lambda: (Path("/lib"), Manifest(())),
+            state=self.folder,
+            deadlines=Deadlines(),
+        )
+
+
+def make_plan(offers: tuple[Offer, ...] = (OFFER,)) -> Plan:
+    return Plan(
+        v=1,
+        name="demo",
+        folder="/jobs",
+        phase="main",
+        need=Need((("cpu", 2),), 20),
+        offers=offers,
+        limits=Limits(),
+        uploads=(),
+        secrets=(),
+        env={},
+        setup="",
+        command="train {resume}",
+        train=None,
+        checkpoints=CheckpointPlan("out", "huggingface", "/mirror", ResumePlan("", {}, "")),
+    )
