@@ -43,7 +43,9 @@ class Scheduler:
         """A laptop that was closed for a night has heard nobody, and lost nobody."""
         now, before = self._world.clock.now(), self._turned_at
         self._turned_at = now
-        if now - before > SLEPT:
+        # A clock that was set back is as bad: what is due would not be for as long.
+        if not timedelta(0) <= now - before <= SLEPT:
+            self._world.fleet.woke()
             for stepper in self._steppers.values():
                 stepper.woke()
 

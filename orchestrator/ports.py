@@ -68,10 +68,12 @@ class ProviderInstance:
 
 @dataclass(frozen=True)
 class Listing:
-    """Everything that carried our marks at `listed_at`."""
+    """Everything that carried our marks at `listed_at`; `others` are the provider ids of what was
+    listed without one that could be read: it is there, whoever's it is."""
 
     listed_at: datetime
     instances: tuple[ProviderInstance, ...]
+    others: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -274,8 +276,12 @@ class Boxes(Protocol):
         HostKeyChanged. Repeatable."""
         ...
 
-    def unpin(self, instance: str, run: str) -> None:
-        """Forget the host key: the box was restarted, and its provider said so."""
+    def repin(
+        self, instance: str, run: str, host_keys: Sequence[str], host: str, port: int
+    ) -> bool:
+        """Look at who answers there now. False when it has the pinned key. With another one that
+        `host_keys` tells, the box was made anew: pin that and return True. Raises HostKeyChanged
+        when nobody but the box itself vouches for it; the pin stays as it was."""
         ...
 
     def shell(self, endpoint: Endpoint, run: str) -> Shell: ...

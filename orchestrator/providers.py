@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 
+from orchestrator.errors import GpujobError
 from orchestrator.ports import Provider
 
 
@@ -19,8 +20,14 @@ class Providers(Mapping[str, Provider]):
         self._made: dict[str, tuple[str, Provider]] = {}
 
     def __getitem__(self, name: str) -> Provider:
-        maker, address = self._makers[name], self._address(name)
-        known = self._made.get(name)
+        maker, known = self._makers[name], self._made.get(name)
+        try:
+            address = self._address(name)
+        except GpujobError:
+            # A file of keys that was just spoilt must not keep what is rented from being ended.
+            if known is None:
+                raise
+            address = known[0]
         if known is None or known[0] != address:
             known = self._made[name] = (address, maker())
         return known[1]

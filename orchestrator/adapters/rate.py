@@ -75,7 +75,7 @@ class Rate:
             # Retry-After is about the window that refused, and a longer one may be used up too.
             longest_s = max([asked_s, *(float(s) for left, s in told if left == 0)])
             self._blocked_until = now + min(longest_s, LONGEST_S)
-            return longest_s
+            return min(longest_s, LONGEST_S)
 
     def _retry_after_s(self, headers: Mapping[str, str]) -> float | None:
         said = headers.get("retry-after", "").strip()

@@ -26,7 +26,7 @@ class Deadlines:
     stop_grace_s: float = 120.0
     drain_s: float = 7200.0
     silent_s: float = 1800.0
-    deaf_s: float = 900.0
+    deaf_s: float = 3600.0
     capacity_s: float = 6 * 3600.0
 
 

@@ -124,7 +124,8 @@ def _after_exit(run: Run, now: datetime, deadlines: Deadlines) -> Outcome | None
         what = "before the last step" if final else "without final weights"
         return Outcome("FAILED", f"the trainer ended with 0 {what}", "incomplete")
     if final and _reached_the_end(run, attempt):
-        reason = f"complete with an error after training (exit {attempt.rc})"
+        how = "the box was lost before it ended" if attempt.rc is None else f"exit {attempt.rc}"
+        reason = f"complete with an error after training ({how})"
         return Outcome("SUCCEEDED", reason, "done")
     if attempt.why in FATAL:
         return Outcome("FAILED", _crash_words(attempt), FATAL[attempt.why])
@@ -181,7 +182,8 @@ def _rent(run: Run, offers: tuple[Offer, ...], seen: Seen, now: datetime) -> Act
     free = free_offers(run, offers)
     if not free:
         return LookAgain(next_round_at(run, now))
-    return _unless_busy(f"rent:{free[0].provider}", seen, Create(free[0]))
+    ready = [offer for offer in free if f"rent:{offer.provider}" not in seen.waiting]
+    return Create(ready[0]) if ready else Wait("the providers ask for patience")
 
 
 def _unanswered(instance: Instance, seen: Seen) -> Action:

@@ -201,7 +201,10 @@ def _cut_off(run: Run, event: Event) -> Run:
         return run
     if run.outcome and run.outcome.state != "SUCCEEDED":
         return run
-    if final_is_here(run) or (last.settled and not final_of(run, last)):
+    if final_is_here(run):
+        # Nothing more is to come from there, and nothing more is needed.
+        return _attempt(run, last.number, ended_at=last.ended_at or event.at, settled=True)
+    if last.settled and not final_of(run, last):
         return run
     # Whatever the trainer had not brought home went down with the box, the final weights of a
     # trainer that had ended well too: the run is not over after all.

@@ -44,6 +44,10 @@ class Fleet:
         if due and self._tasks.start(key, lambda _: provider.list()):
             self._asked_at[name] = self._clock.now()
 
+    def woke(self) -> None:
+        """Time made a jump: list anew, whenever that was done last."""
+        self._asked_at.clear()
+
     def find(self, instance: Instance) -> ProviderInstance | None:
         """The instance as its provider listed it last, by id or, unanswered, by its mark."""
         listing = self._newest.get(instance.provider)
@@ -76,6 +80,8 @@ class Fleet:
         found = self.find(instance)
         if found:
             return self._of_listed(instance, found, kept=able.keeps_disk)
+        if instance.provider_id in listing.others:
+            return "unknown"
         current = since + timedelta(seconds=able.listing_lag_s)
         absent_at = max(current, self.absent_since(instance) or current)
         lasted_s = (listing.listed_at - absent_at).total_seconds()

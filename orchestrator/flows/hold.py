@@ -62,7 +62,7 @@ class Hold:
 
     def record(self, kind: str, **data: Any) -> None:
         # First redact, then shorten: a cut through a secret would leave its tail.
-        told = {name: shorten(value) for name, value in self.redactor.any(data).items()}
+        told = {name: shorten(value) for name, value in self.redactor.words(data).items()}
         self.world.ledger.append(self.lease.run, kind, told, epoch=self.lease.epoch)
 
     def begin(self, key: str, fn: Callable[..., Any], *arguments: Any) -> None:
@@ -103,10 +103,15 @@ class Hold:
         )
 
     def _hours_until(self) -> datetime | None:
-        """When the budget's hours will be over, with what is rented now."""
+        """When the budget will be used up, with what is rented now; None without a budget."""
         run, now = self.run(), self.now()
-        hours = run.limits.budget_hours
-        return None if hours is None else now + timedelta(hours=hours - run.rented_hours(now))
+        limits, price = run.limits, sum(each.price_usd_per_hour for each in run.still_billing)
+        left = []
+        if limits.budget_hours is not None:
+            left.append(limits.budget_hours - run.rented_hours(now))
+        if limits.budget_usd is not None and price > 0:
+            left.append((limits.budget_usd - run.spent_usd(now)) / price)
+        return now + timedelta(hours=max(0.0, min(left))) if left else None
 
 
 def shorten(value: Any) -> Any:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from orchestrator.core.codec import to_json
 from orchestrator.core.commands import own_trainer_command
@@ -100,20 +101,27 @@ def record(
         if values:
             _write_private(folder / "secrets.env", values)
         shop.claim_mirror(Path(mirror), run)
-    except BadJobFile:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
+        ledger.create(run, to_json(plan), _planned(plan))
     except OSError as error:
         shutil.rmtree(folder, ignore_errors=True)
         raise Missing(
             f"the state folder {state} cannot be written: {error}; nothing was rented",
             hint="free some room there, or set GPUJOB_HOME to another folder",
         ) from error
+    except BaseException:
+        # No run, no secrets of one; a Ctrl-C too.
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    return run, plan
+
+
+def _planned(plan: Plan) -> dict[str, Any]:
+    """The run's first event."""
     limits = plan.limits
-    planned = {
+    return {
         "name": plan.name,
         "folder": plan.folder,
-        "mirror": mirror,
+        "mirror": plan.checkpoints.mirror,
         "volume": plan.rental.volume,
         "usd_per_hour": plan.offer.usd_per_hour,
         "host_loss": limits.host_loss,
@@ -122,8 +130,6 @@ def record(
         "budget_hours": limits.budget_hours,
         "budget_usd_per_hour": limits.budget_usd_per_hour,
     }
-    ledger.create(run, to_json(plan), planned)
-    return run, plan
 
 
 def _need(job: Job) -> Need:

@@ -141,7 +141,7 @@ class Link:
             log.warning("%s: refused fact %s: %s", instance, fact.kind, error)
             event = None
         if event:
-            event = (event[0], self._redactor.any(event[1]))
+            event = (event[0], self._redactor.words(event[1]))
         self._ledger.append_fact(
             self._lease.run, fact, check_integer(said["end"]), event, epoch=self._lease.epoch
         )

@@ -11,7 +11,6 @@ from orchestrator.core.actions import Boot, Presence
 from orchestrator.core.marks import make_mark
 from orchestrator.core.offer import Offer
 from orchestrator.core.run import Instance, Run, RunState
-from orchestrator.flows.box import endpoint_of
 from orchestrator.flows.hold import Hold
 from orchestrator.ports import CreateRequest, Provider, ProviderInstance, TaskContext
 
@@ -36,10 +35,12 @@ class Rented:
 
     def take_in(self, run: Run) -> Run:
         """Learn from the newest listings."""
+        # A wiped machine has several names: only the newest of them can live.
         ours = {each.provider_id for each in run.instances if not each.gone_at}
-        for instance in run.instances:
+        for instance in reversed(run.instances):
             found = self._fleet.find(instance)
             if found and not (instance.gone_at and found.provider_id in ours):
+                ours.add(found.provider_id)
                 self._take_in_one(instance, found)
         return self._hold.run()
 
@@ -130,7 +131,6 @@ class Rented:
             "restart_marker": where.restart_marker if where else instance.restart_marker,
         }
         if self._hold.provider(instance).capabilities.keeps_disk:
-            self._hold.world.boxes.unpin(instance.id, self._hold.lease.run)
             self._hold.record("instance.restarted", **told)
         else:
             successor = f"{run.id}-{len(run.instances) + 1}"
@@ -176,17 +176,8 @@ class Rented:
             "host": instance.host,
             "port": instance.port,
         }:
-            self._moved(instance, where)
-
-    def _moved(self, instance: Instance, where: Mapping[str, Any]) -> None:
-        """Another address may show another host key: the provider's word allows a new pin."""
-        self._hold.world.boxes.unpin(instance.id, self._hold.lease.run)
-        self._hold.record("instance.moved", instance=instance.id, **where)
-        moved = self._hold.run().find_instance(instance.id)
-        self._hold.cancel(f"follow:{instance.id}")
-        self._hold.begin(
-            f"pin:{instance.id}", pin_again, self._hold, self._hold.provider(moved), moved
-        )
+            # The pin goes with the name and not with the address.
+            self._hold.record("instance.moved", instance=instance.id, **where)
 
     def _boot(self, instance: Instance) -> Boot | None:
         found = self._fleet.find(instance)
@@ -204,10 +195,3 @@ def _end_all(_: TaskContext, provider: Provider, twins: set[str]) -> None:
     """A create that was answered twice may have rented twice, and both bill."""
     for provider_id in sorted(twins):
         provider.terminate(provider_id)
-
-
-def pin_again(_: TaskContext, hold: Hold, provider: Provider, instance: Instance) -> None:
-    """Pin what the provider tells, else what answers first where nothing is pinned."""
-    keys = provider.host_keys(instance.provider_id or "")
-    where = endpoint_of(instance)
-    hold.world.boxes.pin(instance.id, hold.lease.run, keys, where.host, where.port)

@@ -25,7 +25,7 @@ from orchestrator.flows.box import endpoint_of
 from orchestrator.flows.fleet import describe
 from orchestrator.flows.hold import Hold, shorten
 from orchestrator.flows.link import Link
-from orchestrator.flows.rented import Rented, pin_again
+from orchestrator.flows.rented import Rented
 from orchestrator.flows.transfers import Transfers
 from orchestrator.ports import Provider, Task, TaskContext
 
@@ -103,9 +103,7 @@ class Results:
             case "follow":
                 self._link.ended(rest)
             case "rekey":
-                run = self._hold.run()
-                reason = "it has a new host key, and its provider confirms it"
-                self._rented.restarted(run, run.find_instance(rest), reason)
+                self._rekeyed(rest, made_anew=result)
             case "logs":
                 self._keep_logs(rest, result)
 
@@ -152,7 +150,9 @@ class Results:
             case "follow":
                 self._link.ended(rest)
             case "rekey":
-                self._lost(rest, f"another machine answers in its place: {describe(error)}")
+                # A log that cannot be read says nothing about the box.
+                if isinstance(error, HostKeyChanged):
+                    self._lost(rest, f"another machine answers in its place: {describe(error)}")
             case "start" | "prepare":
                 self._set_up_failed(verb, rest, key, error, failures)
 
@@ -221,26 +221,30 @@ class Results:
 
     def _ask_for_keys(self, run: Run) -> None:
         """Somebody else answers, or the box was made anew: its provider knows, where it tells
-        host keys. Where it does not, the key is trusted at first use and never a second time: a
-        box that changed it hears nothing until the deadline gives it up."""
+        host keys. Where it does not, nothing is sent there until the deadline gives it up."""
         instance = run.instance
         if instance is None or not instance.booted:
             return
         provider = self._hold.provider(instance)
-        if provider.capabilities.host_keys:
-            self._hold.begin(f"rekey:{instance.id}", _rekey, self._hold, provider, instance)
-        else:
-            self._hold.begin(f"pin:{instance.id}", pin_again, self._hold, provider, instance)
+        key = f"rekey:{instance.id}"
+        if provider.capabilities.host_keys and key not in self._hold.busy() | self._hold.waiting():
+            self._hold.begin(key, _rekey, self._hold, provider, instance)
+
+    def _rekeyed(self, instance_id: str, *, made_anew: bool) -> None:
+        run = self._hold.run()
+        instance = run.find_instance(instance_id)
+        if made_anew and instance.usable:
+            reason = "it has a new host key, and its provider confirms it"
+            self._rented.restarted(run, instance, reason)
 
 
-def _rekey(_: TaskContext, hold: Hold, provider: Provider, instance: Instance) -> None:
-    """Pin what the provider says now. Raises HostKeyChanged when another key answers."""
+def _rekey(_: TaskContext, hold: Hold, provider: Provider, instance: Instance) -> bool:
+    """Whether the box was made anew. Raises HostKeyChanged when another machine answers."""
     keys = provider.host_keys(instance.provider_id or "")
     if not keys:
-        raise HostKeyChanged("its provider tells no host key")
+        raise Transient("its provider tells no host key now")
     where = endpoint_of(instance)
-    hold.world.boxes.unpin(instance.id, hold.lease.run)
-    hold.world.boxes.pin(instance.id, hold.lease.run, keys, where.host, where.port)
+    return hold.world.boxes.repin(instance.id, hold.lease.run, keys, where.host, where.port)
 
 
 def _hopeless(verb: str, error: Exception, failures: int) -> bool:

@@ -41,3 +41,7 @@ class Backoff:
 
     def waiting(self, now: datetime) -> frozenset[str]:
         return frozenset(key for key, each in self._entries.items() if each.not_before > now)
+
+    def forget(self) -> None:
+        """Nothing has failed, nothing waits."""
+        self._entries.clear()

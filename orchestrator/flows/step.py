@@ -69,8 +69,10 @@ class Stepper:
         return hold.run().terminal
 
     def woke(self) -> None:
-        """This process slept: nothing that stood still meanwhile is anybody's fault."""
+        """This process slept: nothing that stood still meanwhile is anybody's fault, and nothing
+        has to wait for a time of before."""
         self._hold.watching_since = self._hold.now()
+        self._hold.backoff.forget()
 
     def close(self) -> None:
         """Let go of every task of this run; what they had not finished is done again later."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from kit.boxes import keygen, until
 from kit.cloud import Cloud
@@ -81,8 +82,14 @@ class Rented:
         """What the account holds, whatever is listed."""
         return sorted(each["mark"] for each in self.cloud.instances())
 
+    def ask(self, method: str, path: str, body: Any, *, key: str = "") -> None:
+        """Of the vendor, and not through the adapter."""
+        headers = {"Authorization": f"Bearer {key or self.cloud.key}", "User-Agent": "a person"}
+        url = httpx.URL(self.cloud.url).join(path)
+        httpx.request(method, url, json=body, headers=headers).raise_for_status()
+
     def refused(self, error: type[ProviderError]) -> ProviderError:
-        """How a create fails; the offer is from before."""
+        """How a create fails."""
         with pytest.raises(error) as raised:
             self.create()
         assert type(raised.value) is error

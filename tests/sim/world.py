@@ -268,8 +268,11 @@ class SimBoxes:
     def pin(self, instance: str, run: str, host_keys: Sequence[str], host: str, port: int) -> None:
         self._world.box((host, port))
 
-    def unpin(self, instance: str, run: str) -> None:
-        pass
+    def repin(
+        self, instance: str, run: str, host_keys: Sequence[str], host: str, port: int
+    ) -> bool:
+        self._world.box((host, port))
+        return False
 
     def shell(self, endpoint: Endpoint, run: str) -> SimShell:
         self._world.box((endpoint.host, endpoint.port))

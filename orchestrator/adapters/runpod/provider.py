@@ -85,8 +85,11 @@ class RunPodProvider:
         """Every page, in one account-wide listing; the time is from before the first."""
         asked_at = self._clock.now()
         # A pod may move to the next page while they are read.
-        found = {pod["id"]: to_instance(pod) for pod in self._pods()}
-        return Listing(asked_at, tuple(each for each in found.values() if each))
+        pods = {pod["id"]: pod for pod in self._pods()}
+        found = {name: to_instance(pod) for name, pod in pods.items()}
+        living = {name for name, pod in pods.items() if pod.get("status") != "TERMINATED"}
+        others = frozenset(name for name in living if found[name] is None)
+        return Listing(asked_at, tuple(each for each in found.values() if each), others)
 
     def terminate(self, provider_id: str) -> None:
         if not _is_id(provider_id):

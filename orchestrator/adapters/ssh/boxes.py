@@ -14,6 +14,7 @@ from orchestrator.adapters.ssh.keys import (
     pin,
     pin_matching,
     pinned_keys,
+    repin,
     scan,
 )
 from orchestrator.adapters.ssh.openssh import (
@@ -51,8 +52,11 @@ class SshBoxes:
         elif not pinned_keys(path):
             pin(path, scan(host, port))
 
-    def unpin(self, instance: str, run: str) -> None:
-        known_hosts(self._state, run, instance).unlink(missing_ok=True)
+    def repin(
+        self, instance: str, run: str, host_keys: Sequence[str], host: str, port: int
+    ) -> bool:
+        check_endpoint(Endpoint(instance, host, port, "root"))
+        return repin(known_hosts(self._state, run, instance), host_keys, host, port)
 
     def shell(self, endpoint: Endpoint, run: str) -> FabricShell:
         self._key.make()

@@ -89,6 +89,23 @@ def pin_matching(path: Path, fingerprints: Sequence[str], host: str, port: int) 
     pin(path, matching)
 
 
+def repin(path: Path, told: Sequence[str], host: str, port: int) -> bool:
+    """Whether another key answers than the pinned one, which `told` (keys or fingerprints) vouches
+    for; then it is pinned instead. Raises HostKeyChanged when nothing does, Unreachable."""
+    found = scan(host, port)
+    if set(found) & set(pinned_keys(path)):
+        return False
+    matching = [key for key in found if key in told or fingerprint(key) in told]
+    if not matching:
+        raise HostKeyChanged(
+            f"{path.name} ({host}:{port}) answers with {', '.join(map(fingerprint, found))}, which "
+            "its provider does not tell. Nothing was sent to it."
+        )
+    path.unlink(missing_ok=True)
+    pin(path, matching)
+    return True
+
+
 def fingerprint(key: str) -> str:
     """What ssh-keygen -l shows of a public key: "SHA256:" and base64 without its padding."""
     digest = hashlib.sha256(base64.b64decode(key.split()[1])).digest()

@@ -83,7 +83,8 @@ class ThunderProvider:
 
     def create(self, request: CreateRequest) -> str:
         try:
-            made = self._api.create("/v1/instances/create", to_body(request))
+            with self._indexed:
+                made = self._api.create("/v1/instances/create", to_body(request))
         except Denied as error:
             raise self._why_not(error, request) from None
         # Its `key` is the private half of a pair that we did not ask for.
@@ -94,7 +95,8 @@ class ThunderProvider:
 
     def list(self) -> Listing:
         asked_at = self._clock.now()
-        ours = [each for each in self._items() if mark_of(each)]
+        listed = self._items()
+        ours = [each for each in listed if mark_of(each)]
         if ours and self._known is None:
             # Without prices the list is as good as ever.
             with suppress(ProviderError):
@@ -102,7 +104,8 @@ class ThunderProvider:
         specs = self._known.specs if self._known else {}
         prices = self._known.prices if self._known else None
         told = [to_told(each, specs, prices, self._user) for each in ours]
-        return Listing(asked_at, tuple(each for each in told if each))
+        others = frozenset(each.uuid for each in listed if not mark_of(each))
+        return Listing(asked_at, tuple(each for each in told if each), others)
 
     def terminate(self, provider_id: str) -> None:
         """The index is looked up right before it is used: it may be another instance's by the
