@@ -13,7 +13,8 @@ demo: $(VENV)/ready   ## the whole story on this machine: rent, train, kill the 
 	$(PY) jobs/demo/story.py
 
 test: $(VENV)/ready check   ## everything that CI runs
-	$(PY) -m pytest -n 2 --dist worksteal tests
+	$(PY) -m pytest -n 2 --dist worksteal -m "not rented" tests
+	$(PY) -m pytest -n 4 --dist worksteal -m rented tests   # these wait more than they work
 
 check: $(VENV)/ready   ## ruff, mypy strict, import rules
 	$(VENV)/bin/ruff format --check $(SOURCES)

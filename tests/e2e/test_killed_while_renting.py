@@ -13,7 +13,7 @@ import pytest
 from kit.gpujob import PROGRAMS
 from kit.rented import Story
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.rented]
 
 ROOT = Path(__file__).parents[2]
 # instance.intended, instance.created, instance.running

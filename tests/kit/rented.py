@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from kit.cloud import Cloud
-from kit.gpujob import Place
+from kit.gpujob import Place, wait_until
 
 # Real clouds take minutes where these take seconds; what waits for them waits as much less.
 QUICK = """
-poll_s = 0.1
-idle_poll_s = 0.1
+poll_s = 0.2
+idle_poll_s = 0.2
 listing_lag_s = 2
 absent_s = 1.5
 assign_s = 6
@@ -101,7 +101,7 @@ class Story:
         assert said.returncode == 0, said.stderr
         run = said.stdout.split("launched ")[1].split()[0]
         if row.midway:
-            self.place.wait_for(run, "checkpoint.mirrored", 1)
+            wait_until(lambda: bool(self.place.published()), 60, "a checkpoint that is here")
             self.cloud.fault(row.fault, **row.params)
         code = self.watch(run)
         record = self.place.record(run)

@@ -87,7 +87,9 @@ class RunPodProvider:
         # A pod may move to the next page while they are read.
         pods = {pod["id"]: pod for pod in self._pods()}
         found = {name: to_instance(pod) for name, pod in pods.items()}
-        living = {name for name, pod in pods.items() if pod.get("status") != "TERMINATED"}
+        living = {
+            name for name, pod in pods.items() if str(pod.get("status")).upper() != "TERMINATED"
+        }
         others = frozenset(name for name in living if found[name] is None)
         return Listing(asked_at, tuple(each for each in found.values() if each), others)
 

@@ -70,7 +70,7 @@ def reference(name: str) -> str:
 
 
 def rows_of(name: str) -> set[str]:
-    text = (ROOT / "tests" / "e2e" / f"test_{name}_faults.py").read_text()
+    text = (ROOT / "tests" / "e2e" / f"test_rented_{name}.py").read_text()
     return set(re.findall(r'Row\(\s*"([a-z0-9-]+)"', text))
 
 

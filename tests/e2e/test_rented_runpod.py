@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from kit.rented import Row, Story
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.rented]
 
 LIST = {"method": "GET", "path": "/v2/pods"}
 LOST = ("instance.lost", "instance.released", "instance.gone")
