@@ -6,7 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from kit.rented import Row, Story
+from kit.rented import Row, Story, cases
 
 pytestmark = [pytest.mark.e2e, pytest.mark.rented]
 
@@ -47,7 +47,7 @@ ROWS = (
 )
 
 
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.id)
+@pytest.mark.parametrize("row", cases(ROWS))
 def test_fault(tmp_path: Path, row: Row) -> None:
     story = Story(tmp_path, "thunder")
     try:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from kit.cloud import Cloud
 from kit.gpujob import Place, wait_until
@@ -54,8 +56,28 @@ class Row:
     also: tuple[tuple[str, Mapping[str, Any]], ...] = ()
 
     @property
-    def id(self) -> str:
-        return self.fault
+    def is_plain(self) -> bool:
+        """Whether all goes on as if nothing were the matter: one box, and no event of its own."""
+        special = self.tells or self.more or self.also or self.midway or not self.launches
+        return self.state == "SUCCEEDED" and self.boxes == 1 and not special
+
+
+# Of the plain ones, those about money: run every time.
+ALWAYS = ("create", "delete", "done", "pod-blinks", "list-empty", "index")
+
+
+def cases(rows: Iterable[Row]) -> list[Any]:
+    """The rows as pytest parameters; `make faults` runs them all, `make test` leaves out what is
+    plain and not about money."""
+    long = pytest.mark.long
+    return [
+        pytest.param(
+            row,
+            id=row.fault,
+            marks=[long] if row.is_plain and not row.fault.startswith(ALWAYS) else [],
+        )
+        for row in rows
+    ]
 
 
 class Story:
