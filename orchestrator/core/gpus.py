@@ -6,6 +6,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 
 from orchestrator.core.offer import ANY_GPU
 
@@ -59,6 +60,7 @@ def suggest(wanted: str, known: Iterable[str]) -> list[str]:
     return [by_look[each] for each in close]
 
 
+@lru_cache(maxsize=4096)
 def _words(name: str) -> list[str]:
     return [re.sub(r"SXM\d", "SXM", word.upper()) for word in _split(name)]
 
