@@ -69,11 +69,13 @@ class ProviderInstance:
 @dataclass(frozen=True)
 class Listing:
     """Everything that carried our marks at `listed_at`; `others` are the provider ids of what was
-    listed without one that could be read: it is there, whoever's it is."""
+    listed without one that could be read: it is there, whoever's it is. `key_id` is that of the
+    key it was asked with: another account's list says nothing about what is not in it."""
 
     listed_at: datetime
     instances: tuple[ProviderInstance, ...]
     others: frozenset[str] = frozenset()
+    key_id: str = ""
 
 
 @dataclass(frozen=True)
@@ -175,6 +177,11 @@ class Provider(Protocol):
 
     def account(self) -> Account:
         """Whose account the key opens. Raises Refused for a key that is wrong, Transient."""
+        ...
+
+    def key_id(self) -> str:
+        """A sign of the key in force that does not give it away; empty where there is no key.
+        Asks nobody. Raises Refused."""
         ...
 
     def self_stop(self, provider_id: str) -> SelfStop | None:

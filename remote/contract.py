@@ -53,6 +53,22 @@ def check_name(name: str) -> str:
     return name
 
 
+def split_uri(uri: str) -> Tuple[str, str]:
+    """Bucket and key of s3://bucket/key; the key may be empty."""
+    scheme, _, rest = uri.partition("://")
+    bucket, _, key = rest.partition("/")
+    if scheme != "s3" or not bucket:
+        raise ContractError("not an address in S3: %r" % uri)
+    return bucket, key.strip("/")
+
+
+def pushed_uri(also: str, run: str, name: str, digest: str) -> str:
+    """Where a box pushes a checkpoint to: below `tree/` its files, and `manifest.json` last.
+
+    Other bytes under the same name go elsewhere: nothing that is pushed is overwritten."""
+    return "%s/%s/%s.%s" % (also.rstrip("/"), run, check_name(name), digest[:16])
+
+
 @dataclass(frozen=True)
 class FileEntry:
     """One regular file: POSIX path below the root, size in bytes, SHA-256 of the whole and of

@@ -3,6 +3,7 @@ account's rate kept. The key goes into a header and into nothing else."""
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -92,6 +93,10 @@ class Api:
                 if len(heard) >= limit_bytes or self._rate.clock.monotonic() >= until:
                     break
         return heard[:limit_bytes].decode(errors="replace").splitlines()
+
+    def key_id(self) -> str:
+        """A sign of the key in force that does not give it away. Raises Refused without one."""
+        return hashlib.sha256(b"gpujob key " + self._token().encode()).hexdigest()[:12]
 
     def _send(
         self,

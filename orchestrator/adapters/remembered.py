@@ -80,6 +80,9 @@ class RememberedOffers:
     def account(self) -> Account:
         return self._provider.account()
 
+    def key_id(self) -> str:
+        return self._provider.key_id()
+
     def self_stop(self, provider_id: str) -> SelfStop | None:
         return self._provider.self_stop(provider_id)
 

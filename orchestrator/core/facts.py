@@ -6,9 +6,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from orchestrator.core.run import Attempt, Run
+from orchestrator.core.run import Attempt, Run, Seal
 from orchestrator.core.signatures import classify
-from remote.contract import ContractError, Fact, check_name
+from remote.contract import ContractError, Fact, check_name, pushed_uri
 
 Told = tuple[str, dict[str, Any]]
 
@@ -56,7 +56,7 @@ def _sealed(run: Run, fact: Fact) -> Told | None:
         raise ContractError("a sealed checkpoint without a SHA-256 digest")
     name, generation = check_name(str(data.get("name"))), _integer(data, "generation", low=1)
     for seal in run.seals:
-        if (seal.instance, seal.name, seal.digest) == (fact.instance, name, digest):
+        if _is_of(seal, fact.instance, name, digest):
             return None
     event = {
         "instance": fact.instance,
@@ -70,6 +70,30 @@ def _sealed(run: Run, fact: Fact) -> Told | None:
         "final": data.get("final") is True,
     }
     return "checkpoint.sealed", event
+
+
+def _pushed(run: Run, fact: Fact) -> Told | None:
+    """Only what a box sealed can be pushed, and only to the one place that we look at."""
+    data = fact.data
+    name, generation = check_name(str(data.get("name"))), _integer(data, "generation", low=1)
+    digest = str(data.get("digest"))
+    if not any(_is_of(seal, fact.instance, name, digest) for seal in run.seals):
+        raise ContractError(f"{name} was pushed, and was never sealed")
+    if not run.also or data.get("uri") != pushed_uri(run.also, run.id, name, digest):
+        raise ContractError(f"{name} was pushed to another place than the plan's")
+    if digest in run.pushed:
+        return None
+    event = {"instance": fact.instance, "name": name, "generation": generation}
+    return "checkpoint.pushed", {**event, "digest": digest, "uri": data["uri"]}
+
+
+def _is_of(seal: Seal, instance: str, name: str, digest: str) -> bool:
+    return (seal.instance, seal.name, seal.digest) == (instance, name, digest)
+
+
+def _push_failed(run: Run, fact: Fact) -> Told | None:
+    message = str(fact.data.get("message") or "no reason was told")[:500]
+    return "push.failed", {"instance": fact.instance, "message": message}
 
 
 def _deadman(run: Run, fact: Fact) -> Told | None:
@@ -103,6 +127,8 @@ _READERS = {
     "trainer.exited": _exited,
     "agent.settled": _settled,
     "checkpoint.sealed": _sealed,
+    "checkpoint.pushed": _pushed,
+    "push.failed": _push_failed,
     "deadman.fired": _deadman,
     "deadman.held": _deadman,
     "deadman.refused": _deadman,

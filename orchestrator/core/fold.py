@@ -19,7 +19,7 @@ from orchestrator.core.run import (
     Seal,
     Search,
     Source,
-    final_is_here,
+    final_is_safe,
     final_of,
 )
 
@@ -56,6 +56,8 @@ def _planned(run: Run, event: Event) -> Run:
         folder=data["folder"],
         mirror=data["mirror"],
         volume=data.get("volume", ""),
+        volume_store=data.get("volume_store", False),
+        also=data.get("also", ""),
         created_at=event.at,
         limits=limits,
     )
@@ -76,6 +78,7 @@ def _intended(run: Run, event: Event) -> Run:
         intended_at=event.at,
         region=data.get("region", ""),
         billing_unit_s=data.get("billing_unit_s", 1.0),
+        key_id=data.get("key_id", ""),
     )
     return replace(run, instances=(*run.instances, instance))
 
@@ -109,6 +112,10 @@ def _reappeared(run: Run, event: Event) -> Run:
 def _priced(run: Run, event: Event) -> Run:
     rate = Rate(event.at, event.data["usd_per_hour"])
     return _change(run, event, lambda each: replace(each, rates=(*each.rates, rate)))
+
+
+def _rekeyed(run: Run, event: Event) -> Run:
+    return _instance(run, event, key_id=event.data["key_id"])
 
 
 def _moved(run: Run, event: Event) -> Run:
@@ -157,6 +164,7 @@ def _wiped(run: Run, event: Event) -> Run:
         restarts=before.restarts + 1,
         region=before.region,
         billing_unit_s=before.billing_unit_s,
+        key_id=before.key_id,
     )
     run = _instance(
         run,
@@ -201,7 +209,7 @@ def _cut_off(run: Run, event: Event) -> Run:
         return run
     if run.outcome and run.outcome.state != "SUCCEEDED":
         return run
-    if final_is_here(run):
+    if final_is_safe(run):
         # Nothing more is to come from there, and nothing more is needed.
         return _attempt(run, last.number, ended_at=last.ended_at or event.at, settled=True)
     if last.settled and not final_of(run, last):
@@ -297,6 +305,15 @@ def _mirrored(run: Run, event: Event) -> Run:
     return replace(run, mirrored={**run.mirrored, event.data["digest"]: event.data["path"]})
 
 
+def _pushed(run: Run, event: Event) -> Run:
+    data = event.data
+    return replace(run, pushed={**run.pushed, data["digest"]: data["uri"]}, push_trouble="")
+
+
+def _push_failed(run: Run, event: Event) -> Run:
+    return replace(run, push_trouble=event.data["message"])
+
+
 def _acked(run: Run, event: Event) -> Run:
     return _seal(run, event, acked=True)
 
@@ -313,7 +330,7 @@ def _drain_begun(run: Run, event: Event) -> Run:
 
 def _drain_ended(run: Run, event: Event) -> Run:
     run = replace(run, drained=True, missing=tuple(event.data["missing"]))
-    if run.outcome and run.outcome.state == "SUCCEEDED" and not final_is_here(run):
+    if run.outcome and run.outcome.state == "SUCCEEDED" and not final_is_safe(run):
         lost = Outcome("FAILED", "the final weights did not arrive here", "integrity")
         return replace(run, outcome=lost)
     return run
@@ -357,6 +374,7 @@ _STEPS: dict[str, Callable[[Run, Event], Run]] = {
     "instance.refused": _refused,
     "instance.reappeared": _reappeared,
     "instance.priced": _priced,
+    "instance.rekeyed": _rekeyed,
     "instance.moved": _moved,
     "instance.restarted": _restarted,
     "instance.wiped": _wiped,
@@ -375,6 +393,8 @@ _STEPS: dict[str, Callable[[Run, Event], Run]] = {
     "attempt.settled": _attempt_settled,
     "checkpoint.sealed": _sealed,
     "checkpoint.mirrored": _mirrored,
+    "checkpoint.pushed": _pushed,
+    "push.failed": _push_failed,
     "checkpoint.acked": _acked,
     "checkpoint.failed": _checkpoint_failed,
     "deadman.fired": _noted,

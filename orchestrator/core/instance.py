@@ -36,6 +36,7 @@ class Instance:
 
     `rates` are the prices that the provider told; before the first it is the offer's. Its
     billing ends at `released_at` (the provider took the order to end it), else at `gone_at`.
+    `key_id` is the sign of the key that it was rented or last seen with.
     """
 
     id: str
@@ -64,6 +65,7 @@ class Instance:
     region: str = ""
     rates: tuple[Rate, ...] = ()
     billing_unit_s: float = 1.0
+    key_id: str = ""
 
     @property
     def usable(self) -> bool:

@@ -131,13 +131,16 @@ class Search:
 @dataclass(frozen=True)
 class Run:
     """The state of a run after the event `seq`. With a `volume`, what one box sealed is on every
-    later box of the run."""
+    later box of the run, and with a `volume_store` it can be fetched without a box. Boxes push
+    what they seal to `also`; what they told to be there is in `pushed`, by digest."""
 
     id: str
     name: str = ""
     folder: str = ""
     mirror: str = ""
     volume: str = ""
+    volume_store: bool = False
+    also: str = ""
     created_at: datetime | None = None
     seq: int = 0
     updated_at: datetime | None = None
@@ -146,6 +149,8 @@ class Run:
     attempts: tuple[Attempt, ...] = ()
     seals: tuple[Seal, ...] = ()
     mirrored: Mapping[str, str] = field(default_factory=dict)
+    pushed: Mapping[str, str] = field(default_factory=dict)
+    push_trouble: str = ""
     unusable: tuple[str, ...] = ()
     outcome: Outcome | None = None
     draining_at: datetime | None = None
@@ -229,11 +234,11 @@ def final_of(run: Run, attempt: Attempt) -> Seal | None:
     return finals[-1] if finals else None
 
 
-def final_is_here(run: Run) -> bool:
-    """Whether the final weights of the last attempt are mirrored; those of an earlier one, that
-    crashed, are not what the run was for."""
+def final_is_safe(run: Run) -> bool:
+    """Whether the final weights of the last attempt are mirrored or in S3; those of an earlier
+    one, that crashed, are not what the run was for."""
     final = final_of(run, run.attempt) if run.attempt else None
-    return final is not None and final.digest in run.mirrored
+    return final is not None and (final.digest in run.mirrored or final.digest in run.pushed)
 
 
 __all__ = [
@@ -251,6 +256,6 @@ __all__ = [
     "Seal",
     "Search",
     "Source",
-    "final_is_here",
+    "final_is_safe",
     "final_of",
 ]

@@ -80,7 +80,7 @@ class Fleet:
         found = self.find(instance)
         if found:
             return self._of_listed(instance, found, kept=able.keeps_disk)
-        if instance.provider_id in listing.others:
+        if instance.provider_id in listing.others or self.is_foreign(instance):
             return "unknown"
         current = since + timedelta(seconds=able.listing_lag_s)
         absent_at = max(current, self.absent_since(instance) or current)
@@ -96,6 +96,19 @@ class Fleet:
         keys = [(instance.provider, key) for key in (instance.provider_id, instance.mark) if key]
         missed = [self._missing[key] for key in keys if key in self._missing]
         return max(missed) if missed else self._first_at.get(instance.provider)
+
+    def seen_with(self, instance: Instance) -> str:
+        """The sign of the key that the newest listing was asked with, when it shows the instance;
+        else that of the instance."""
+        listing = self._newest.get(instance.provider)
+        return listing.key_id if listing and self.find(instance) else instance.key_id
+
+    def is_foreign(self, instance: Instance) -> bool:
+        """Whether another key than the instance's was told a list without it: another account
+        knows nothing of it, while it bills on where nobody looks."""
+        listing = self._newest.get(instance.provider)
+        keys = {instance.key_id, listing.key_id if listing else ""}
+        return "" not in keys and len(keys) > 1 and not self.find(instance)
 
     def _take_in(self, name: str, listing: Listing) -> None:
         before, now = _keys(self._newest.get(name)), _keys(listing)

@@ -11,6 +11,7 @@ from orchestrator.core.actions import Boot, Presence
 from orchestrator.core.marks import make_mark
 from orchestrator.core.offer import Offer
 from orchestrator.core.run import Instance, Run, RunState
+from orchestrator.errors import GpujobError
 from orchestrator.flows.hold import Hold
 from orchestrator.ports import CreateRequest, Provider, ProviderInstance, TaskContext
 
@@ -50,6 +51,17 @@ class Rented:
         )
         return self._fleet.presence(instance, since)
 
+    def troubles(self, run: Run) -> dict[str, str]:
+        """What keeps the lists from telling about an instance, for a person to mend."""
+        return {
+            f"key of {each.provider}": (
+                f"{each.provider} is asked with another key than {each.id} was rented with, and "
+                "that account does not list it: it may bill on. Put the old key back"
+            )
+            for each in run.still_billing
+            if self._fleet.is_foreign(each)
+        }
+
     def boots(self, run: Run) -> dict[str, Boot]:
         """How far each instance has booted, counted from when it was first seen so."""
         return {
@@ -73,6 +85,7 @@ class Rented:
             usd_per_hour=offer.usd_per_hour,
             billing_unit_s=provider.capabilities.billing_unit_s,
             mark=mark,
+            key_id=_key_id(provider),
         )
         boxes, plan = hold.world.boxes, hold.plan
 
@@ -145,6 +158,7 @@ class Rented:
                     "instance.created", instance=instance.id, provider_id=found.provider_id
                 )
         else:
+            self._rekey(instance)
             self._price(instance, found)
             self._address(instance, found)
 
@@ -153,6 +167,12 @@ class Rented:
         self._hold.record(
             "instance.reappeared", instance=instance.id, provider_id=found.provider_id
         )
+
+    def _rekey(self, instance: Instance) -> None:
+        """The same account under a new key: its lists count from now on."""
+        key_id = self._fleet.seen_with(instance)
+        if key_id != instance.key_id:
+            self._hold.record("instance.rekeyed", instance=instance.id, key_id=key_id)
 
     def _price(self, instance: Instance, found: ProviderInstance) -> None:
         if abs(found.usd_per_hour - instance.price_usd_per_hour) > PRICE_USD:
@@ -189,6 +209,14 @@ class Rented:
             since = self._hold.now()
             self._phases[instance.id] = (found.phase, since)
         return Boot(found.phase, since, limits[found.phase], found.detail)
+
+
+def _key_id(provider: Provider) -> str:
+    """Empty without a key: then the create says so."""
+    try:
+        return provider.key_id()
+    except GpujobError:
+        return ""
 
 
 def _end_all(_: TaskContext, provider: Provider, twins: set[str]) -> None:

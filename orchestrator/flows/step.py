@@ -54,7 +54,8 @@ class Stepper:
 
     @property
     def troubles(self) -> Mapping[str, str]:
-        return {**self._world.fleet.trouble, **self._results.troubles}
+        keys = self._rented.troubles(self._hold.run())
+        return {**self._world.fleet.trouble, **keys, **self._results.troubles}
 
     def step(self) -> bool:
         """Do what can be done now; True when the run is terminal."""

@@ -51,6 +51,7 @@ _WORDS: dict[str, Callable[[Data], str]] = {
     "instance.priced": lambda data: (
         f"{data['instance']} costs {dollars(data['usd_per_hour'])}/h from now on"
     ),
+    "instance.rekeyed": lambda data: f"{data['instance']} is listed under a new key",
     "instance.moved": lambda data: f"{data['instance']} is now at {data['host']}:{data['port']}",
     "instance.restarted": lambda data: f"{data['instance']} was restarted: {data['reason']}",
     "instance.wiped": lambda data: (
@@ -77,6 +78,10 @@ _WORDS: dict[str, Callable[[Data], str]] = {
     "attempt.settled": lambda data: f"the box has sealed all that attempt {data['attempt']} left",
     "checkpoint.sealed": _sealed,
     "checkpoint.mirrored": lambda data: f"{data['name']} is here, verified: {data['path']}",
+    "checkpoint.pushed": lambda data: f"{data['name']} is in S3: {data['uri']}",
+    "push.failed": lambda data: (
+        f"RED FLAG: checkpoints do not reach S3, tried again: {data['message']}"
+    ),
     "checkpoint.acked": lambda data: f"{data['name']} may go from {data['instance']}",
     "checkpoint.failed": lambda data: f"{data['name']} was refused: {data['reason']}",
     "deadman.fired": lambda data: f"{data['instance']} acted by itself: {data['reason']}",

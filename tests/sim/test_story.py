@@ -256,3 +256,34 @@ def test_two_controllers_one_acts(tmp_path: Path) -> None:
         tasks.run_due()
         story.world.clock.advance(1)
     assert story.world.boxes == {}
+
+
+@pytest.mark.parametrize("edited_s", [5, 40, 75])
+def test_a_key_of_another_account_proves_nothing_gone(tmp_path: Path, edited_s: int) -> None:
+    """Its list is empty, and so it is for a box that bills on in the account of before."""
+    story = Story(tmp_path)
+    world, began_s = story.world, story.world.now_s
+    states = []
+
+    def edit_the_key(story: Story, run: Run) -> None:
+        past = world.now_s - began_s
+        world.key_id = "another" if edited_s <= past < edited_s + 300 else world.account
+        if world.key_id == "another":
+            states.append((run.terminal, len(run.instances)))
+
+    run = story.run(meddle=edit_the_key)
+    check(story, run)
+    assert len(world.boxes) == 1
+    assert states and set(states) == {(False, 1)}
+
+
+def test_a_new_key_of_the_same_account_goes_on(tmp_path: Path) -> None:
+    story = Story(tmp_path)
+
+    def rotate(story: Story, run: Run) -> None:
+        if len(run.mirrored) == 2:
+            story.world.key_id = story.world.account = "rotated"
+
+    run = story.run(meddle=rotate)
+    check(story, run)
+    assert [each.key_id for each in run.instances] == ["rotated"]

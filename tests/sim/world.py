@@ -161,6 +161,7 @@ class World:
         self.random = random.Random(seed)
         self.boxes: dict[str, Box] = {}
         self.faults = Faults()
+        self.key_id = self.account = "0123456789ab"
         self.billing: list[tuple[str, float, float | None]] = []
 
     @property
@@ -222,7 +223,9 @@ class SimProvider:
                 self._told(box)
                 for box in self._world.living()
                 if box.hidden_until_s <= self._world.now_s
+                and self._world.key_id == self._world.account
             ),
+            key_id=self._world.key_id,
         )
 
     def _told(self, box: Box) -> ProviderInstance:
@@ -242,7 +245,7 @@ class SimProvider:
 
     def terminate(self, provider_id: str) -> None:
         box = self._world.find(provider_id)
-        if box and box.dead_at is None:
+        if box and box.dead_at is None and self._world.key_id == self._world.account:
             self._world.kill(box)
 
     def ensure_access(self, provider_id: str, public_key: str) -> None:
@@ -256,6 +259,9 @@ class SimProvider:
 
     def account(self) -> Account:
         return Account("local", "sim")
+
+    def key_id(self) -> str:
+        return self._world.key_id
 
     def self_stop(self, provider_id: str) -> SelfStop | None:
         return None

@@ -122,6 +122,9 @@ class LocalProvider:
     def account(self) -> Account:
         return Account("local", _account(), note="this machine; nobody bills")
 
+    def key_id(self) -> str:
+        return ""
+
     def self_stop(self, provider_id: str) -> SelfStop | None:
         return None
 

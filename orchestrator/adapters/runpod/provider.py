@@ -83,7 +83,7 @@ class RunPodProvider:
 
     def list(self) -> Listing:
         """Every page, in one account-wide listing; the time is from before the first."""
-        asked_at = self._clock.now()
+        asked_at, key_id = self._clock.now(), self.key_id()
         # A pod may move to the next page while they are read.
         pods = {pod["id"]: pod for pod in self._pods()}
         found = {name: to_instance(pod) for name, pod in pods.items()}
@@ -91,7 +91,7 @@ class RunPodProvider:
             name for name, pod in pods.items() if str(pod.get("status")).upper() != "TERMINATED"
         }
         others = frozenset(name for name in living if found[name] is None)
-        return Listing(asked_at, tuple(each for each in found.values() if each), others)
+        return Listing(asked_at, tuple(each for each in found.values() if each), others, key_id)
 
     def terminate(self, provider_id: str) -> None:
         if not _is_id(provider_id):
@@ -129,6 +129,9 @@ class RunPodProvider:
         balance, spending = self._balance()
         note = "" if balance is not None else "the balance is not told by RunPod's REST API"
         return Account("runpod", "the key's account", balance, spending, note)
+
+    def key_id(self) -> str:
+        return self._api.key_id()
 
     def self_stop(self, provider_id: str) -> SelfStop | None:
         """With the key that RunPod gives to the pod, for the pod alone. Stopping ends the GPU's

@@ -94,7 +94,7 @@ class ThunderProvider:
         return provider_id
 
     def list(self) -> Listing:
-        asked_at = self._clock.now()
+        asked_at, key_id = self._clock.now(), self.key_id()
         listed = self._items()
         ours = [each for each in listed if mark_of(each)]
         if ours and self._known is None:
@@ -105,7 +105,7 @@ class ThunderProvider:
         prices = self._known.prices if self._known else None
         told = [to_told(each, specs, prices, self._user) for each in ours]
         others = frozenset(each.uuid for each in listed if not mark_of(each))
-        return Listing(asked_at, tuple(each for each in told if each), others)
+        return Listing(asked_at, tuple(each for each in told if each), others, key_id)
 
     def terminate(self, provider_id: str) -> None:
         """The index is looked up right before it is used: it may be another instance's by the
@@ -152,6 +152,9 @@ class ThunderProvider:
             )
         who = shorten(str(said.get("email") or said.get("org_name") or "the key's account"))
         return Account("thunder", who, note="the balance is shown in Thunder's console alone")
+
+    def key_id(self) -> str:
+        return self._api.key_id()
 
     def self_stop(self, provider_id: str) -> SelfStop | None:
         """A box has no key of its own, and there is no stop."""
