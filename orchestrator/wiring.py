@@ -119,11 +119,14 @@ def _make_runpod(parts: Parts) -> Provider:
 
 
 def _make_thunder(parts: Parts) -> Provider:
+    from orchestrator.adapters.exclusive import Exclusive
     from orchestrator.adapters.thunder import CAPABILITIES, ThunderProvider
 
     pace = parts.settings.paces["thunder"]
     able, user = _paced(CAPABILITIES, pace), pace.user or "ubuntu"
-    provider = ThunderProvider(_api(parts, "thunder"), parts.clock, user=user, capabilities=able)
+    turn = Exclusive(parts.settings.state / "thunder.turn")
+    api = _api(parts, "thunder")
+    provider = ThunderProvider(api, parts.clock, user=user, capabilities=able, turn=turn)
     return _remembering(parts, provider)
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,7 +51,8 @@ class _Market:
 
 
 class ThunderProvider:
-    """One account. `user` is whom the box's sshd lets in."""
+    """One account. `user` is whom the box's sshd lets in. An index is another instance's after the
+    next create or delete: all processes that use one account share one `turn`."""
 
     name = "thunder"
 
@@ -62,13 +63,13 @@ class ThunderProvider:
         *,
         user: str = "ubuntu",
         capabilities: Capabilities = CAPABILITIES,
+        turn: AbstractContextManager[object] | None = None,
     ) -> None:
         self._api = api
         self._clock = clock
         self._user = user
         self._known: _Market | None = None
-        # An index is another instance's after the next create or delete.
-        self._indexed = threading.Lock()
+        self._turn = turn or threading.Lock()
         self.capabilities = capabilities
 
     def offers(self, need: Need) -> Sequence[Offer]:
@@ -83,7 +84,7 @@ class ThunderProvider:
 
     def create(self, request: CreateRequest) -> str:
         try:
-            with self._indexed:
+            with self._turn:
                 made = self._api.create("/v1/instances/create", to_body(request))
         except Denied as error:
             raise self._why_not(error, request) from None
@@ -110,7 +111,7 @@ class ThunderProvider:
     def terminate(self, provider_id: str) -> None:
         """The index is looked up right before it is used: it may be another instance's by the
         next list. Absent from the list is success; the proof is the caller's."""
-        with self._indexed:
+        with self._turn:
             item = self._find(provider_id)
             if item is None:
                 return
@@ -122,7 +123,7 @@ class ThunderProvider:
 
     def ensure_access(self, provider_id: str, public_key: str) -> None:
         """A restart may have lost the box's keys; the mark stays the comment of what is added."""
-        with self._indexed:
+        with self._turn:
             item = self._find(provider_id)
             if item is None:
                 return
