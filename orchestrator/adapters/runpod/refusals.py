@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from orchestrator.adapters.http import Denied
-from orchestrator.errors import NoCapacity, ProviderError, Refused
+from orchestrator.errors import LostAnswer, NoCapacity, ProviderError, Refused
 from orchestrator.ports import CreateRequest
 
 # RunPod's own smoke tests sort its texts like this. Capacity before anything else: some of those
@@ -15,6 +15,12 @@ _NO_CAPACITY = re.compile(
     r"|no (machines|capacity|hosts|gpus|instances)( are| currently)? available"
     r"|try a different machine|insufficient capacity|\bunavailable|out of stock|sold out"
     r"|not enough free gpus",
+    re.IGNORECASE,
+)
+# The same tests take these for passing trouble of RunPod's own: whether it rented nobody knows.
+_UNSURE = re.compile(
+    r"something went wrong|please try again later|contact support|internal server error"
+    r"|\btimed? ?out\b|\b50[234]\b|connection (reset|refused)",
     re.IGNORECASE,
 )
 _NO_BALANCE = re.compile(r"\b(balance|funds|credits?|payment|spend(ing)? limit)\b", re.IGNORECASE)
@@ -37,6 +43,8 @@ def why_not(error: Denied, request: CreateRequest) -> ProviderError:
             hint="add credit in RunPod's console, then launch again",
             provider_wide=True,
         )
+    if error.status != 422 and _UNSURE.search(error.text):
+        return LostAnswer(f"RunPod failed over the pod ({error.status}): {error.text}")
     return Refused(f"RunPod refused the pod ({error.status}): {error.text}")
 
 

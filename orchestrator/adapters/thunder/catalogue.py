@@ -48,19 +48,25 @@ class Spec:
 
 @dataclass(frozen=True)
 class Prices:
-    """USD an hour: whole instances by key, and what is on top."""
+    """USD an hour: whole instances by key, and what is on top; None when that was not told."""
 
     by_key: Mapping[str, float]
-    vcpu: float
-    disk_gb: float
+    vcpu: float | None
+    disk_gb: float | None
 
     def usd_per_hour(self, spec: Spec, vcpus: int, disk_gb: int) -> float | None:
-        base = self.by_key.get(spec.key)
-        if base is None:
-            return None
-        more_vcpus = max(0, vcpus - spec.vcpus[0])
-        more_disk = max(0, disk_gb - spec.disk_free_gb)
-        return round(base + more_vcpus * self.vcpu + more_disk * self.disk_gb, 6)
+        """None when a price that it takes is not known: nothing is rented at a guess."""
+        parts = (
+            (1, self.by_key.get(spec.key)),
+            (max(0, vcpus - spec.vcpus[0]), self.vcpu),
+            (max(0, disk_gb - spec.disk_free_gb), self.disk_gb),
+        )
+        total = 0.0
+        for count, price in parts:
+            if count and price is None:
+                return None
+            total += count * (price or 0.0)
+        return round(total, 6)
 
 
 def read_specs(data: Any) -> dict[str, Spec]:
@@ -86,7 +92,7 @@ def read_prices(data: Any) -> Prices:
     }
     known = {key: value for key, value in told.items() if not math.isnan(value)}
     by_key = {key: value for key, value in known.items() if value > 0 and _KEY.fullmatch(key)}
-    return Prices(by_key, known.get("additional_vcpus", 0.0), known.get("disk_gb", 0.0))
+    return Prices(by_key, known.get("additional_vcpus"), known.get("disk_gb"))
 
 
 def read_stock(data: Any) -> Mapping[str, Stock]:

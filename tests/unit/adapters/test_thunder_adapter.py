@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -211,6 +212,13 @@ def test_a_spec_whose_price_is_no_number_is_no_offer(price: str) -> None:
     text = json.dumps(PRICING).replace("5.96", price)
     assert offers(need(), pricing=raw(text)) == ()
     assert len(offers(need(gpu="A6000", count=1), pricing=raw(text))) == 1
+
+
+@pytest.mark.parametrize(("disk_gb", "count"), [(100, 1), (400, 0)])
+def test_what_takes_a_price_that_is_not_told_is_no_offer(disk_gb: int, count: int) -> None:
+    table = {key: value for key, value in PRICING["pricing"].items() if key != "disk_gb"}
+    found = offers(replace(need(), disk_gb=disk_gb), pricing={"pricing": table})
+    assert len(found) == count
 
 
 @pytest.mark.parametrize("name", ["specs", "pricing"])
