@@ -214,7 +214,7 @@ def test_a_spec_whose_price_is_no_number_is_no_offer(price: str) -> None:
     assert len(offers(need(gpu="A6000", count=1), pricing=raw(text))) == 1
 
 
-@pytest.mark.parametrize(("disk_gb", "count"), [(100, 1), (400, 0)])
+@pytest.mark.parametrize(("disk_gb", "count"), [(400, 1), (900, 0)])
 def test_what_takes_a_price_that_is_not_told_is_no_offer(disk_gb: int, count: int) -> None:
     table = {key: value for key, value in PRICING["pricing"].items() if key != "disk_gb"}
     found = offers(replace(need(), disk_gb=disk_gb), pricing={"pricing": table})
