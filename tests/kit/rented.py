@@ -14,20 +14,21 @@ import pytest
 from kit.cloud import Cloud
 from kit.gpujob import Place, wait_until
 
-# Real clouds take minutes where these take seconds; what waits for them waits as much less.
+# Real clouds take minutes where these take seconds; what waits for them waits as much less, and
+# still long enough for a machine with more to do than it can.
 QUICK = """
 poll_s = 0.2
 idle_poll_s = 0.2
 listing_lag_s = 2
 absent_s = 1.5
-assign_s = 6
-start_s = 6
-endpoint_s = 4
+assign_s = 12
+start_s = 12
+endpoint_s = 8
 timeout_s = 4
 requests_per_minute = 100000
 [deadlines]
-access_s = 12
-deaf_s = 4
+access_s = 20
+deaf_s = 8
 silent_s = 60
 capacity_s = 3
 """
