@@ -36,13 +36,13 @@ def check_mirror(place: Place, names: set[str]) -> None:
 
 
 def check_intervals(place: Place, run: str) -> None:
-    """Instances are proven gone, and no two were rented at once."""
+    """Instances are proven gone, or never rented, and no two were rented at once."""
     began: dict[str, int] = {}
     ended: dict[str, int] = {}
     for event in place.events(run):
         if event["kind"] == "instance.intended":
             began[event["data"]["instance"]] = event["seq"]
-        if event["kind"] == "instance.gone":
+        if event["kind"] in ("instance.gone", "instance.refused"):
             ended[event["data"]["instance"]] = event["seq"]
     assert set(began) == set(ended)
     order = sorted(began, key=lambda name: began[name])
