@@ -13,11 +13,11 @@ demo: $(VENV)/ready   ## the whole story on this machine: rent, train, kill the 
 	$(PY) jobs/demo/story.py
 
 test: $(VENV)/ready check   ## everything that CI runs
-	$(PY) -m pytest -n 2 --dist worksteal -m "not rented" tests
+	$(PY) -m pytest -n 2 --dist worksteal -m "not rented and not long" --durations=25 tests
 	$(PY) -m pytest -n 3 --dist worksteal -m "rented and not long" tests   # these wait more than they work
 
 faults: $(VENV)/ready   ## every fault of every emulated cloud through a whole run: ten minutes
-	$(PY) -m pytest -n 4 --dist worksteal -m rented tests
+	$(PY) -m pytest -n 4 --dist worksteal -m "rented or long" tests
 
 check: $(VENV)/ready   ## ruff, mypy strict, import rules
 	$(VENV)/bin/ruff format --check $(SOURCES)
