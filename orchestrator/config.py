@@ -71,11 +71,25 @@ def _is_name(value: Any) -> bool:
     return isinstance(value, str) and bool(re.fullmatch(r"[a-z_][a-z0-9_-]{0,31}", value))
 
 
+def _is_address(value: Any) -> bool:
+    """Keys and checkpoints travel in the open to nobody but this machine itself."""
+    if not isinstance(value, str) or not re.fullmatch(r"https?://[!-~]+", value):
+        return False
+    near = re.match(r"http://(127\.0\.0\.1|localhost|\[::1\])(:|/|$)", value)
+    return value.startswith("https://") or near is not None
+
+
+def _is_place(value: Any) -> bool:
+    return isinstance(value, str) and bool(re.fullmatch(r"[A-Za-z0-9-]{1,64}", value))
+
+
 _KINDS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "switch": (lambda value: isinstance(value, bool), "true or false"),
     "amount": (_is_amount, "a number, 0 or more"),
     "pause": (_is_amount, "a number of seconds, 0 or more"),
     "seconds": (lambda value: _is_amount(value) and value > 0, "a number of seconds, more than 0"),
     "count": (lambda value: type(value) is int and value > 0, "a whole number, 1 or more"),
+    "address": (_is_address, "an https:// address"),
+    "place": (_is_place, "a region's name"),
     "name": (_is_name, "a user's name"),
 }

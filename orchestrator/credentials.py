@@ -13,9 +13,10 @@ from pathlib import Path
 
 from orchestrator.adapters.durable import make_folder, write_whole
 from orchestrator.errors import BadJobFile, GpujobError, Missing, Refused
-from orchestrator.settings import VENDORS, Settings
+from orchestrator.settings import STORES, VENDORS, Pair, Settings
 
 KEPT = "keys.toml"
+PAIR = ("key_id", "secret", "token")
 Tables = Mapping[str, Mapping[str, str]]
 Signature = tuple[int, int, int]
 
@@ -45,8 +46,9 @@ class Credentials:
         self._settings = settings
         self._keyring = keyring
         self._kept_first = kept_first
-        self._kept = _TomlFile(settings.state / KEPT, ("key", "api_url"))
-        self._file = _TomlFile(settings.config / "credentials.toml", ("key",))
+        self._kept = _TomlFile(settings.state / KEPT, dict.fromkeys(VENDORS, ("key", "api_url")))
+        own = {**dict.fromkeys(VENDORS, ("key",)), **dict.fromkeys(STORES, PAIR)}
+        self._file = _TomlFile(settings.config / "credentials.toml", own)
 
     def find(self, provider: str) -> Key | None:
         """The key in force, None when there is none. Raises Missing for a file that others can
@@ -80,6 +82,18 @@ class Credentials:
     def url(self, provider: str) -> str:
         """Where the provider's API is."""
         return self._url(provider, self._kept_first)
+
+    def pair(self, store: str) -> Pair | None:
+        """The key pair for S3 in force, None when there is none. Raises as `find`."""
+        return self._settings.pairs.get(store) or self._file_pair(store) or self._ring_pair(store)
+
+    def pair_advice(self, store: str) -> str:
+        """How to give a key pair."""
+        key_id, secret, _ = STORES[store][0]
+        return (
+            f"export {key_id}=… and {secret}=…, or write them to {self._file.path} (mode 0600)"
+            f' below [{store}] as key_id = "…" and secret = "…"'
+        )
 
     def keep(self, providers: Collection[str], renting: Collection[str] = ()) -> None:
         """Leave for the daemon what is in force now for `providers`: the address, and the key
@@ -122,6 +136,14 @@ class Credentials:
         value = self._keyring(provider)
         return _checked(value, "the keyring") if value else None
 
+    def _file_pair(self, store: str) -> Pair | None:
+        table = self._file.tables().get(store)
+        return _pair(table, str(self._file.path), store) if table else None
+
+    def _ring_pair(self, store: str) -> Pair | None:
+        table = {word: self._keyring(f"{store}-{word}") or "" for word in PAIR}
+        return _pair(table, "the keyring", store) if table["key_id"] else None
+
     def _url(self, provider: str, kept_first: bool) -> str:
         shell = self._settings.urls.get(provider)
         kept = self._kept.tables().get(provider, {}).get("api_url")
@@ -153,7 +175,7 @@ class Credentials:
 class _TomlFile:
     """A file of keys that its owner alone may read: a table for each provider."""
 
-    def __init__(self, path: Path, allowed: tuple[str, ...]) -> None:
+    def __init__(self, path: Path, allowed: Mapping[str, tuple[str, ...]]) -> None:
         self.path = path
         self._allowed = allowed
         self._seen: Signature | None = None
@@ -195,13 +217,15 @@ class _TomlFile:
             where = f" ({line[0]})" if line else ""
             raise BadJobFile(f"{self.path} is not TOML{where}", hint=self._like()) from None
         for name, table in tables.items():
-            if name not in VENDORS or not self._is_table(table):
+            if not self._is_table(table, self._allowed.get(name, ())):
                 raise BadJobFile(f"{self.path} holds something else", hint=self._like())
         return tables
 
-    def _is_table(self, table: object) -> bool:
-        return isinstance(table, dict) and all(
-            key in self._allowed and isinstance(value, str) for key, value in table.items()
+    def _is_table(self, table: object, allowed: tuple[str, ...]) -> bool:
+        return (
+            bool(allowed)
+            and isinstance(table, dict)
+            and all(key in allowed and isinstance(value, str) for key, value in table.items())
         )
 
     def _unreadable(self, error: OSError) -> Missing:
@@ -217,6 +241,18 @@ def _checked(value: str, source: str) -> Key:
     if not re.fullmatch(r"[!-~]+", value):
         raise BadJobFile(f"the key in {source} holds a blank or a letter that no key has")
     return Key(value, source)
+
+
+def _pair(table: Mapping[str, str], source: str, store: str) -> Pair:
+    key_id, secret, token = (table.get(word, "") for word in PAIR)
+    if not key_id or not secret:
+        raise BadJobFile(f"{source} has half a key pair for {store}: it needs key_id and secret")
+    return Pair(
+        _checked(key_id, source).value,
+        _checked(secret, source).value,
+        _checked(token, source).value if token else "",
+        source,
+    )
 
 
 def _toml(tables: Tables) -> str:

@@ -8,6 +8,7 @@ GpujobError
 ├── LedgerError         1   the ledger cannot be read or written
 │   └── StaleLease      1   somebody else acts on the run now
 ├── IntegrityError      7   bytes are not what their manifest says
+├── StorageBlocked      1   nothing can be stored here now: wait, and try again
 ├── ProviderError       1
 │   ├── NoCapacity      3   take the next offer
 │   ├── Transient       1   try again
@@ -63,6 +64,15 @@ class StaleLease(LedgerError):
 
 class IntegrityError(GpujobError):
     exit_code = 7
+
+
+class StorageBlocked(GpujobError):
+    """A disk here is `full`, `read-only`, `missing` or `failing` (the `reason`). No bytes are
+    wrong and none are lost: what waits for it is tried again."""
+
+    def __init__(self, message: str, hint: str | None = None, *, reason: str = "full") -> None:
+        super().__init__(message, hint)
+        self.reason = reason
 
 
 class ProviderError(GpujobError):

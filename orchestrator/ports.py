@@ -12,6 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from orchestrator.core.bandwidth import Transfer
 from orchestrator.core.offer import BootPhase, Need, Offer, Rental
 from orchestrator.core.run import Event, Lease, Run
 from remote.contract import Fact, Manifest
@@ -87,7 +88,7 @@ class Capabilities:
     of them asked `listing_lag_s` or later after its create. `boot_s` bounds each phase of the
     boot. What it bills is rounded up to `billing_unit_s`. `login_file` is a file on the box that a
     login sources and a plain command does not. `keeps_disk` when a restart leaves the disk as it
-    was.
+    was. `volume_s3` is where a volume answers S3 with its id as the bucket; {region} stands in it.
     """
 
     self_stop: bool = False
@@ -100,6 +101,7 @@ class Capabilities:
     billing_unit_s: float = 1.0
     login_file: str = ""
     keeps_disk: bool = False
+    volume_s3: str = ""
 
     @property
     def boot_deadline_s(self) -> float:
@@ -218,7 +220,17 @@ class Shell(Protocol):
     def close(self) -> None: ...
 
 
-# Told the bytes that are verified so far, those of earlier tries included.
+class Moved(int):
+    """Bytes that are verified so far, those of earlier tries included; a number like any other,
+    which may also tell how they move: over how many connections (`streams`), how fast
+    (`bytes_per_s`), and whether the job's own cap lets nothing through now (`is_paused`)."""
+
+    streams: int = 0
+    bytes_per_s: float = 0.0
+    is_paused: bool = False
+
+
+# Told the bytes that are verified so far, those of earlier tries included; perhaps as `Moved`.
 Progress = Callable[[int], None]
 
 
@@ -293,7 +305,9 @@ class Boxes(Protocol):
 
     def shell(self, endpoint: Endpoint, run: str) -> Shell: ...
 
-    def stream(self, endpoint: Endpoint, run: str) -> Stream: ...
+    def stream(self, endpoint: Endpoint, run: str, transfer: Transfer | None = None) -> Stream:
+        """All streams of one run that were opened with a cap keep it together."""
+        ...
 
     def follow(
         self, endpoint: Endpoint, run: str, *, events: int, log: int, metrics: int
@@ -363,8 +377,53 @@ class Ledger(Protocol):
     def release(self, lease: Lease) -> None: ...
 
 
+@dataclass(frozen=True)
+class StorePlace:
+    """A bucket, on Amazon's server unless another is named; `keys` is the file that opens it
+    (NAME=value lines: KEY_ID, SECRET, TOKEN)."""
+
+    bucket: str
+    endpoint_url: str
+    region: str
+    keys: Path
+
+
+class Store(Protocol):
+    """Sealed checkpoints in one bucket, each below a key of its own: `tree/` and
+    `manifest.json`, without which it is none.
+
+    Every method may be repeated after any failure. Raises Transient (again), Refused (keys,
+    rights), NotFound, IntegrityError.
+    """
+
+    def manifest(self, base: str) -> Manifest: ...
+
+    def found(self, prefix: str) -> Sequence[tuple[str, Manifest]]:
+        """The whole checkpoints one level below `prefix`, by key; what is none is passed over."""
+        ...
+
+    def pull(self, base: str, into: Path, manifest: Manifest, progress: Progress) -> None:
+        """As `Stream.pull`."""
+        ...
+
+    def close(self) -> None:
+        """From any thread: what is under way ends with Transient."""
+        ...
+
+
+@dataclass(frozen=True)
+class Held:
+    """A published checkpoint and the manifest it was verified against."""
+
+    path: Path
+    manifest: Manifest
+
+
 class Mirror(Protocol):
-    """One run's mirror folder: a checkpoint is in it complete and verified, or not at all."""
+    """One run's mirror folder: a checkpoint is in it complete and verified, or not at all.
+
+    Every method raises StorageBlocked while the folder or its disk cannot be used: that says
+    nothing about what it holds."""
 
     def holds(self, digest: str) -> Path | None:
         """Where the tree with this digest is published; None when it is not, or not intact."""
@@ -384,6 +443,16 @@ class Mirror(Protocol):
 
         The same bytes there already is success; other bytes are never overwritten.
         Raises IntegrityError when the partial is not what the manifest says."""
+        ...
+
+    def room(self, name: str = "", generation: int = 0, size_bytes: int = 0) -> int:
+        """The bytes that may still be stored. Raises StorageBlocked when nothing can be written,
+        or when what is still missing of this checkpoint does not fit."""
+        ...
+
+    def prune(self, digest: str) -> None:
+        """Delete the published tree with this digest, durably; no part of it is ever seen. One
+        that is not there is success."""
         ...
 
 
@@ -485,16 +554,20 @@ __all__ = [
     "CreateRequest",
     "Endpoint",
     "Follower",
+    "Held",
     "InstanceState",
     "Ledger",
     "Listing",
     "Mirror",
+    "Moved",
     "Progress",
     "Provider",
     "ProviderInstance",
     "Scan",
     "SelfStop",
     "Shell",
+    "Store",
+    "StorePlace",
     "Stream",
     "Task",
     "TaskContext",

@@ -29,6 +29,27 @@ VENDORS: Mapping[str, Vendor] = {
 }
 
 
+# Each key pair for S3, and the names (key id, secret, token) under which the environment may have
+# it; the first whole pair counts. `s3` opens `checkpoints.also`, the others a provider's volumes.
+STORES: Mapping[str, tuple[tuple[str, str, str], ...]] = {
+    "s3": (
+        ("GPUJOB_S3_KEY_ID", "GPUJOB_S3_SECRET", "GPUJOB_S3_TOKEN"),
+        ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"),
+    ),
+    "runpod-s3": (("RUNPOD_S3_KEY_ID", "RUNPOD_S3_SECRET", ""),),
+}
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A key pair for S3 and where it was found."""
+
+    key_id: str = field(repr=False)
+    secret: str = field(repr=False)
+    token: str = field(repr=False)
+    source: str
+
+
 @dataclass(frozen=True)
 class Pace:
     """What the user knows better than the adapter, None being the adapter's own: how often a
@@ -51,7 +72,9 @@ class Pace:
 class Settings:
     """`state` holds the ledger and the runs, `config` what the user wrote; `private_home` puts
     each local box's home folder on a tmpfs that only its own mount namespace sees; `usd_per_hour`
-    is what a local box pretends to cost. `keys` and `urls` are the environment's, by provider."""
+    is what a local box pretends to cost. `keys` and `urls` are the environment's, by provider.
+    `s3_endpoint_url` is empty for Amazon's; `pairs` are the environment's, by store, and
+    `volume_urls` other addresses at which a provider's volumes answer S3."""
 
     state: Path
     config: Path
@@ -61,6 +84,10 @@ class Settings:
     deadlines: Deadlines = field(default_factory=Deadlines)
     keys: Mapping[str, str] = field(default_factory=dict, repr=False)
     urls: Mapping[str, str] = field(default_factory=dict)
+    s3_endpoint_url: str = ""
+    s3_region: str = ""
+    pairs: Mapping[str, Pair] = field(default_factory=dict, repr=False)
+    volume_urls: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def ledger(self) -> Path:
@@ -78,6 +105,7 @@ TABLES: Mapping[str, Mapping[str, str]] = {
     "local": {"private_home": "switch", "usd_per_hour": "amount"},
     "runpod": _SECONDS,
     "thunder": {**_SECONDS, "user": "name"},
+    "s3": {"endpoint_url": "address", "region": "place"},
     "deadlines": {each.name: "seconds" for each in fields(Deadlines)},
 }
 
@@ -99,7 +127,21 @@ def load_settings(environ: Mapping[str, str] = os.environ) -> Settings:
         deadlines=Deadlines(**tables["deadlines"]),
         keys=_set(environ, {name: each.key_variable for name, each in VENDORS.items()}),
         urls=_set(environ, {name: each.url_variable for name, each in VENDORS.items()}),
+        s3_endpoint_url=tables["s3"].get("endpoint_url", ""),
+        s3_region=tables["s3"].get("region", ""),
+        pairs=_pairs(environ),
+        volume_urls=_set(environ, {"runpod": "RUNPOD_S3_URL"}),
     )
+
+
+def _pairs(environ: Mapping[str, str]) -> dict[str, Pair]:
+    found: dict[str, Pair] = {}
+    for store, choices in STORES.items():
+        for names in choices:
+            key_id, secret, token = (environ.get(name, "").strip() for name in names)
+            if key_id and secret and store not in found:
+                found[store] = Pair(key_id, secret, token, names[0])
+    return found
 
 
 def _set(environ: Mapping[str, str], variables: Mapping[str, str]) -> dict[str, str]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from orchestrator.adapters.clock import SystemClock
@@ -14,21 +15,32 @@ from orchestrator.adapters.sqlite import SqliteLedger
 from orchestrator.adapters.threads import ThreadTasks
 from orchestrator.core.checks import Check, Probe
 from orchestrator.core.offer import BootPhase
-from orchestrator.core.run import Instance
+from orchestrator.core.run import Instance, Run, Seal
 from orchestrator.credentials import Credentials
-from orchestrator.errors import GpujobError
+from orchestrator.errors import BadJobFile, GpujobError, Missing
 from orchestrator.holder import Holder
-from orchestrator.ports import Capabilities, Clock, Ledger, Provider, Trees
+from orchestrator.ports import (
+    Capabilities,
+    Clock,
+    Held,
+    Ledger,
+    Progress,
+    Provider,
+    StorePlace,
+    Trees,
+)
 from orchestrator.providers import Providers
-from orchestrator.settings import VENDORS, Pace, Settings
+from orchestrator.settings import STORES, VENDORS, Pace, Pair, Settings
 from orchestrator.version import VERSION
 
 USER_AGENT = f"gpujob/{VERSION}"
 
 if TYPE_CHECKING:
     from orchestrator.adapters.http import Api
-    from orchestrator.adapters.mirror import FolderMirror, Held
+    from orchestrator.adapters.mirror import FolderMirror
+    from orchestrator.adapters.s3 import S3Store
     from orchestrator.adapters.ssh import SshBoxes
+    from orchestrator.core.plan import Plan
     from orchestrator.flows.launch import Shop
     from orchestrator.flows.step import World
 
@@ -114,6 +126,7 @@ def _make_runpod(parts: Parts) -> Provider:
     from orchestrator.adapters.runpod import CAPABILITIES, RunPodProvider
 
     able = _paced(CAPABILITIES, parts.settings.paces["runpod"])
+    able = replace(able, volume_s3=parts.settings.volume_urls.get("runpod", able.volume_s3))
     provider = RunPodProvider(_api(parts, "runpod"), parts.clock, capabilities=able)
     return _remembering(parts, provider)
 
@@ -237,6 +250,106 @@ def make_mirror(folder: Path, run: str, ledger: Ledger) -> FolderMirror:
     return FolderMirror(folder, run, ledger.id)
 
 
+def make_store(settings: Settings, place: StorePlace) -> S3Store:
+    """Opened with the keys that the run keeps, or with the user's own once it has ended and kept
+    none. Raises Missing without boto3, BadJobFile without keys."""
+    s3 = _s3()
+    lines = place.keys.read_text() if place.keys.exists() else _own_pair(settings, place.keys.name)
+    store: S3Store = s3.S3Store(place, partial(s3.read_keys, lines))
+    return store
+
+
+def fetch_ended(
+    settings: Settings, ledger: Ledger, run: Run, seal: Seal, progress: Progress
+) -> Run:
+    """Bring home a checkpoint of an ended run that is in S3. Raises as `make_store`, and
+    NotFound, Refused, Transient, IntegrityError."""
+    from orchestrator.core.codec import from_json
+    from orchestrator.core.plan import Plan
+    from orchestrator.flows import afterwards, stores
+
+    plan = from_json(Plan, ledger.plan(run.id))
+    folder = settings.state / "runs" / run.id
+    provider = make_providers(settings, make_clock())[run.find_instance(seal.instance).provider]
+    return afterwards.fetch_ended(
+        ledger,
+        run,
+        seal,
+        folder,
+        mirror=make_mirror(Path(run.mirror), run.id, ledger),
+        store=partial(make_store, settings),
+        source=stores.place_of(run, plan, seal, folder, provider),
+        progress=progress,
+    )
+
+
+def _own_pair(settings: Settings, file: str) -> str:
+    from orchestrator.flows.launch import PUSH_KEYS
+
+    credentials = make_credentials(settings)
+    names = [name for name in STORES if (name == "s3") == (file == PUSH_KEYS)]
+    for pair in filter(None, map(credentials.pair, names)):
+        return "".join(f"{name}={value}\n" for name, value in _lines(pair).items())
+    raise BadJobFile(
+        "the run has ended and keeps no keys for S3 any more, and nothing else sets them",
+        hint=credentials.pair_advice(names[0]),
+    )
+
+
+def _s3() -> ModuleType:
+    from importlib import import_module
+
+    try:
+        return import_module("orchestrator.adapters.s3")
+    except ModuleNotFoundError as error:
+        raise Missing(
+            f"checkpoints in S3 need the package {error.name}, which is not installed here",
+            hint="pip install 'gpujob[s3]'",
+        ) from error
+
+
+def store_keys(settings: Settings, plan: Plan) -> dict[str, dict[str, str]]:
+    """The key pairs that a run keeps for itself, by file: for `checkpoints.also`, and for its
+    volume where there is a pair. Raises BadJobFile when `also` has none."""
+    from orchestrator.flows.launch import PUSH_KEYS, VOLUME_KEYS
+
+    credentials = make_credentials(settings)
+    found: dict[str, dict[str, str]] = {}
+    if plan.checkpoints.also is not None:
+        pair = credentials.pair("s3")
+        if pair is None:
+            raise BadJobFile(
+                "checkpoints.also needs keys for S3, and nothing sets them; nothing was rented",
+                hint=credentials.pair_advice("s3"),
+            )
+        _s3()
+        found[PUSH_KEYS] = _lines(pair)
+    for provider in {offer.provider for offer in plan.offers} if plan.rental.volume else ():
+        pair = credentials.pair(f"{provider}-s3") if f"{provider}-s3" in STORES else None
+        if pair is not None:
+            found[VOLUME_KEYS] = _lines(pair)
+    return found
+
+
+def check_store(settings: Settings, uri: str) -> Iterator[Check]:
+    """Whether the keys that a launch would take open this place: writes, reads and deletes an
+    object there."""
+    pair = make_credentials(settings).pair("s3")
+    if pair is None:
+        advice = make_credentials(settings).pair_advice("s3")
+        yield Check("S3 keys", "fail", "no keys for S3 are set", advice)
+        return
+    yield Check("S3 keys", "ok", f"found in {pair.source}")
+    s3 = _s3()
+    keys = s3.Keys(pair.key_id, pair.secret, pair.token)
+    yield from s3.check_place(uri, settings.s3_endpoint_url, settings.s3_region, keys)
+
+
+def _lines(pair: Pair) -> dict[str, str]:
+    lines = {"KEY_ID": pair.key_id, "SECRET": pair.secret, "TOKEN": pair.token}
+    return {name: value for name, value in lines.items() if value}
+
+
 def make_boxes(settings: Settings) -> SshBoxes:
     from orchestrator.adapters.ssh import SshBoxes
 
@@ -252,7 +365,25 @@ def make_shop(settings: Settings, *, offline: bool = False) -> Shop:
         set_stamp(folder, Stamp(run, open_ledger(settings).id))
 
     providers = make_providers(settings, make_clock(), offline=offline)
-    return Shop(make_trees(settings), providers, check_stamp, claim)
+    return Shop(
+        make_trees(settings),
+        providers,
+        check_stamp,
+        claim,
+        s3_endpoint_url=settings.s3_endpoint_url,
+        s3_region=settings.s3_region,
+        free_bytes=_free_bytes,
+    )
+
+
+def _free_bytes(folder: Path) -> int | None:
+    """What may be stored there, or None when the disk does not say."""
+    from orchestrator.adapters.disk import Disk, nearest_folder
+
+    try:
+        return Disk().space(nearest_folder(folder)).usable_bytes
+    except OSError:
+        return None
 
 
 def make_world(settings: Settings) -> World:
@@ -275,27 +406,41 @@ def make_world(settings: Settings) -> World:
         agent=cache(build_agent),
         library=cache(library),
         state=settings.state,
+        store=partial(make_store, settings),
         deadlines=settings.deadlines,
     )
 
 
-def find_published(folder: Path, digest: str) -> Held | None:
-    """The published checkpoint with this digest in a mirror folder; its bytes are not read."""
-    from orchestrator.adapters.mirror import held
-
-    return next((each for each in held(folder) if each.manifest.digest == digest), None)
-
-
-def verify_published(checkpoint: Held) -> list[str]:
-    from orchestrator.adapters.mirror import verify
-
-    return verify(checkpoint)
+def find_published(folder: Path, digest: str, path: str = "") -> Held | None:
+    """The published checkpoint with this digest in a mirror folder, of several the one at `path`;
+    its bytes are not read. Raises StorageBlocked when the folder is not there."""
+    found = [each for each in all_published(folder) if each.manifest.digest == digest]
+    return next((each for each in found if str(each.path) == path), found[0] if found else None)
 
 
-def copy_published(checkpoint: Held, dest: Path) -> bool:
-    from orchestrator.adapters.mirror import copy_out
+def all_published(folder: Path) -> list[Held]:
+    """Every published checkpoint of a mirror folder, by name. Raises as `find_published`."""
+    from orchestrator.adapters.published import held
+    from orchestrator.adapters.stamp import require_any_stamp
 
-    return copy_out(checkpoint, dest)
+    require_any_stamp(folder)
+    return held(folder)
+
+
+def verify_published(checkpoint: Held, told: Callable[[int], None]) -> list[str]:
+    from orchestrator.adapters.published import verify
+
+    return verify(checkpoint, told)
+
+
+def copy_published(
+    checkpoint: Held, dest: Path, paths: Collection[str], told: Callable[[int], None]
+) -> bool:
+    """A copy of these files of it. Raises as `copy_out`."""
+    from orchestrator.adapters.copyout import copy_out
+
+    files = tuple(each for each in checkpoint.manifest.files if each.path in paths)
+    return copy_out(checkpoint, dest, files, told=told)
 
 
 def attach_command(settings: Settings, run: str, instance: Instance, *, keys: bool) -> list[str]:

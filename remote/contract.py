@@ -17,6 +17,8 @@ PROTOCOL = 1
 MAGIC = b"GPUJOB/1\n"
 CHUNK_BYTES = 16 * 1024 * 1024
 MAX_HEADER_BYTES = 64 * 1024 * 1024
+MAX_PAYLOAD_BYTES = MAX_HEADER_BYTES
+MAX_PARTS = 256  # ranges in one request
 MAX_FILES = 200_000
 MAX_LINE_BYTES = 1024 * 1024
 MARKER = "gpujob_complete.json"
@@ -247,32 +249,46 @@ def hash_stream(stream: BinaryIO, path: str, executable: bool = False) -> FileEn
 
 def write_frame(stream: BinaryIO, header: Dict[str, Any], payload: bytes = b"") -> None:
     """One frame: 4-byte big-endian header length, JSON header, then header["bytes"] bytes."""
-    data = json.dumps(dict(header, v=PROTOCOL, bytes=len(payload))).encode()
-    stream.write(len(data).to_bytes(4, "big") + data)
+    write_header(stream, header, len(payload))
     if payload:
         stream.write(payload)
     stream.flush()
 
 
+def write_header(stream: BinaryIO, header: Dict[str, Any], size: int) -> None:
+    """The beginning of a frame; its payload of `size` bytes is the caller's to write."""
+    data = json.dumps(dict(header, v=PROTOCOL, bytes=size)).encode()
+    stream.write(len(data).to_bytes(4, "big") + data)
+
+
 def read_frame(stream: BinaryIO) -> Optional[Tuple[Dict[str, Any], bytes]]:
     """The next frame as (header, payload); None at a clean end; ContractError when cut short."""
+    header = read_header(stream)
+    return None if header is None else (header, _exactly(stream, header["bytes"]))
+
+
+def read_header(stream: BinaryIO, limit: int = MAX_HEADER_BYTES) -> Optional[Dict[str, Any]]:
+    """As `read_frame`, without the payload: header["bytes"] of it follow in the stream. `limit`
+    is the most bytes that the header may have."""
     head = stream.read(4)
     if not head:
         return None
     length = int.from_bytes(_exactly(stream, 4, head), "big")
-    if length > MAX_HEADER_BYTES:
+    if length > limit:
         raise ContractError("a frame header of %d bytes" % length)
     try:
         header = json.loads(_exactly(stream, length))
     except ValueError as error:
         raise ContractError("a frame header is not JSON") from error
+    except RecursionError as error:
+        raise ContractError("a frame header is nested too deep") from error
     if not isinstance(header, dict):
         raise ContractError("a frame header is not an object")
     check_version(header, "frame")
     size = header.get("bytes")
-    if not isinstance(size, int) or not 0 <= size <= MAX_HEADER_BYTES:
-        raise ContractError("a frame payload of %r bytes" % size)
-    return header, _exactly(stream, size)
+    if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= MAX_PAYLOAD_BYTES:
+        raise ContractError("a frame payload of %r bytes" % (size,))
+    return header
 
 
 def skip_to_magic(stream: BinaryIO, limit: int = MAX_LINE_BYTES) -> None:

@@ -41,7 +41,22 @@ def render() -> str:
             command, info_name=verb, parent=parent, terminal_width=96, max_content_width=96
         )
         parts += [f"\n## gpujob {verb}\n", _block(command, context)]
+        parts += _verbs_below(command, context)
     return "\n".join(parts)
+
+
+def _verbs_below(command: click.Command, parent: click.Context) -> list[str]:
+    """The blocks of a verb's own verbs, such as `checkpoints verify`."""
+    if not isinstance(command, click.Group):
+        return []
+    parts = []
+    for verb in command.list_commands(parent):
+        below = command.get_command(parent, verb)
+        assert below is not None
+        context = click.Context(below, info_name=verb, parent=parent)
+        context.terminal_width = context.max_content_width = 96
+        parts.append(_block(below, context))
+    return parts
 
 
 def _block(command: click.Command, context: click.Context) -> str:

@@ -34,6 +34,7 @@ MAY_IMPORT = {
         "orchestrator.errors",
         "orchestrator.holder",
         "remote.contract",
+        "remote.s3",
     ),
     "orchestrator.views": ("orchestrator.views", "orchestrator.core"),
     "orchestrator.cli": (

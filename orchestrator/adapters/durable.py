@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from orchestrator.errors import GpujobError
+from orchestrator.errors import StorageBlocked
 
 
 def write_whole(path: Path, data: bytes, *, mode: int = 0o600) -> None:
@@ -55,13 +55,53 @@ def sync_folders(root: Path) -> None:
 
 @contextmanager
 def disk_room(where: Path, *, safe: str) -> Iterator[None]:
-    """Turn a full disk into an error that says where, and what is `safe` all the same."""
+    """Turn a disk that takes nothing more into StorageBlocked, which says where, and what is
+    `safe` all the same."""
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        reason = _why_blocked(error, where)
+        if reason is None:
             raise
-        raise GpujobError(
-            f"The disk that holds {where} is full. {safe}",
-            hint=f"free some space, then try again: df -h {where}",
-        ) from error
+        raise blocked(where, reason, safe=safe) from error
+
+
+def blocked(where: Path, reason: str, *, safe: str) -> StorageBlocked:
+    """What a person has to know about a disk that takes nothing more, and can do."""
+    what, hint = _BLOCKED[reason]
+    return StorageBlocked(
+        f"{what.format(where=where)} {safe}", hint=hint.format(where=where), reason=reason
+    )
+
+
+_BLOCKED = {
+    "full": (
+        "The disk that holds {where} is full.",
+        "free some space: df -h {where}; it is tried again by itself",
+    ),
+    "read-only": (
+        "{where} cannot be written.",
+        "make it writable (ls -ld {where}; mount); it is tried again by itself",
+    ),
+    "missing": (
+        "{where} is not there: its disk may not be mounted.",
+        "mount the disk; it is tried again by itself",
+    ),
+    "failing": (
+        "The disk that holds {where} fails.",
+        "look at dmesg; it is tried again by itself",
+    ),
+}
+
+
+def _why_blocked(error: OSError, where: Path) -> str | None:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "full"
+    if error.errno == errno.EROFS:
+        return "read-only"
+    if error.errno in (errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ENXIO, errno.ENODEV):
+        return "failing"
+    if error.errno in (errno.EACCES, errno.EPERM) and not os.access(where, os.W_OK):
+        return "read-only" if where.exists() else "missing"
+    # One file that is not there is the caller's affair; without the folder nothing can be.
+    return "missing" if error.errno == errno.ENOENT and not where.exists() else None

@@ -9,9 +9,16 @@ from typing import Any
 
 from orchestrator.adapters.link import Link
 from orchestrator.errors import GpujobError, IntegrityError, NotFound, Refused, Unreachable
-from remote.contract import ContractError, read_frame, skip_to_magic, write_frame
+from remote.contract import (
+    ContractError,
+    read_frame,
+    read_header,
+    skip_to_magic,
+    write_frame,
+)
 
 Frame = tuple[dict[str, Any], bytes]
+REPLY_BYTES = 1024 * 1024  # more than any reply says that is not asked for as a whole
 
 
 class Frames:
@@ -38,6 +45,15 @@ class Frames:
         self, header: dict[str, Any], payload: bytes = b"", *, patience_s: float = 0.0
     ) -> Frame:
         """One request and its reply, for which to wait `patience_s` longer than usual."""
+        reply, data = self.hear(header, payload, patience_s=patience_s)
+        if "error" in reply:
+            raise refusal(reply)
+        return reply, data
+
+    def hear(
+        self, header: dict[str, Any], payload: bytes = b"", *, patience_s: float = 0.0
+    ) -> Frame:
+        """As `ask`; an error reply is returned as any other."""
         with self.mapped():
             link = self._open()
         usual = link.patience_s
@@ -53,15 +69,58 @@ class Frames:
             write_frame(self._open().writer, header, payload)
 
     def receive(self) -> Frame:
-        """The next reply. Raises what an error reply stands for."""
+        """The next reply, whatever it says."""
         with self.mapped():
             frame = read_frame(self._open().reader)
             if frame is None:
                 raise ContractError("the box ended the stream")
-        header, payload = frame
-        if "error" in header:
-            raise _refusal(str(header["error"]), str(header.get("message", ""))[:1000])
-        return header, payload
+        return frame
+
+    def head(self) -> dict[str, Any]:
+        """The next reply without its payload, which is to be had by `fill`. An error reply is
+        returned as any other, once its payload was passed over."""
+        with self.mapped():
+            header = read_header(self._open().reader, REPLY_BYTES)
+            if header is None:
+                raise ContractError("the box ended the stream")
+            if "error" in header and header["bytes"]:
+                raise ContractError("an error reply with a payload")
+            return header
+
+    def fill(self, view: memoryview) -> int:
+        """Read the next bytes of a payload until `view` is full; fewer only when the link ends,
+        of which the next call tells."""
+        have = 0
+        with self.mapped():
+            reader = self._open().reader
+            while have < len(view):
+                try:
+                    count = reader.readinto1(view[have:])  # type: ignore[attr-defined]
+                except OSError:
+                    if have:
+                        return have
+                    raise
+                if not count:
+                    if have:
+                        return have
+                    raise ContractError("the stream was cut short")
+                have += count
+        return have
+
+    def interrupt(self) -> None:
+        """From another thread: whoever works here gets Unreachable, now."""
+        with self._state:
+            if self._link is not None:
+                self._link.end()
+
+    def connect(self) -> None:
+        """Make the link now. Raises as every other method does."""
+        with self.mapped():
+            self._open()
+
+    @property
+    def is_closed(self) -> bool:
+        return self._closed
 
     @contextmanager
     def mapped(self) -> Iterator[None]:
@@ -101,7 +160,9 @@ class Frames:
         return self._link
 
 
-def _refusal(kind: str, message: str) -> GpujobError:
+def refusal(header: dict[str, Any]) -> GpujobError:
+    """What an error reply stands for."""
+    kind, message = str(header["error"]), str(header.get("message", ""))[:1000]
     match kind:
         case "not_found":
             return NotFound(f"The box does not hold it: {message}")

@@ -9,62 +9,72 @@ import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.adapters.check import problems
+from orchestrator.adapters.disk import Disk, collisions, taken_bytes
 from orchestrator.adapters.durable import (
+    blocked,
     disk_room,
     make_folder,
     sync_folder,
-    sync_folders,
     write_whole,
 )
 from orchestrator.adapters.partial import Chunk, Journal
-from orchestrator.adapters.stamp import Stamp, set_stamp
-from orchestrator.errors import GpujobError, IntegrityError, NotFound
-from remote.contract import ContractError, FileEntry, Manifest, check_name
+from orchestrator.adapters.published import Held, Print, fingerprint, held, read_manifest
+from orchestrator.adapters.stamp import Stamp, require_stamp
+from orchestrator.errors import IntegrityError, NotFound
+from remote.contract import FileEntry, Manifest, check_name
 
 SAFE = "Nothing is lost: the box keeps the checkpoint until it is held here."
 
 
-@dataclass(frozen=True)
-class Held:
-    """A published checkpoint and the manifest it was verified against."""
-
-    path: Path
-    manifest: Manifest
-
-
 class FolderMirror:
-    """One run's checkpoints below `folder`, which is stamped with the run at first use."""
+    """One run's checkpoints below `folder`, which was stamped with the run at launch. Without
+    the stamp the folder is another: its disk is not mounted, and nothing is put or missed there.
+    """
 
-    def __init__(self, folder: Path, run: str, ledger: str) -> None:
+    def __init__(self, folder: Path, run: str, ledger: str, disk: Disk | None = None) -> None:
         self.folder = folder
         self._stamp = Stamp(run, ledger)
         self._own = folder / ".gpujob"
+        self._disk = disk or Disk()
+        self._sure: dict[Path, Print] = {}
 
     def holds(self, digest: str) -> Path | None:
-        """Reads every byte of it: a caller may let the box forget its copy."""
-        for each in self._of(digest):
-            if not problems(each.path, each.manifest):
-                return each.path
-        return None
+        """Every byte of it was read, now or when it was published a moment ago and nothing of it
+        has changed since: a caller may let the box forget its copy."""
+        self._require()
+        return self._intact(digest)
 
     def manifest(self, digest: str) -> Manifest:
+        self._require()
         for each in self._of(digest):
             return each.manifest
         raise NotFound(f"{self.folder} holds no checkpoint with the digest {digest[:12]}.")
 
+    def room(self, name: str = "", generation: int = 0, size_bytes: int = 0) -> int:
+        """Writes a small file to know. A part of the checkpoint may be here already."""
+        self._require()
+        with disk_room(self.folder, safe=SAFE):
+            probe = self._own / f".room.{secrets.token_hex(4)}"
+            write_whole(probe, b"x")
+            probe.unlink()
+            incoming = self._incoming(name, generation) if name else None
+            return self._reserve(incoming, size_bytes)
+
     def partial(self, name: str, generation: int, manifest: Manifest | None = None) -> Path:
         """With the manifest, files that a published checkpoint has as well are linked into it
         and journaled, for the transfer to hash and not to fetch."""
-        set_stamp(self.folder, self._stamp)
-        incoming = self._own / "incoming" / f"{check_name(name)}.{generation}.partial"
+        self._require()
+        incoming = self._incoming(name, generation)
         with disk_room(self.folder, safe=SAFE):
             make_folder(incoming, mode=0o755)
-            if manifest and not Journal(incoming).chunks(manifest.digest):
-                self._link_known(incoming, manifest)
+            if manifest:
+                self._check_names(manifest)
+                if not Journal(incoming).chunks(manifest.digest):
+                    self._link_known(incoming, manifest)
+                self._reserve(incoming, manifest.size_bytes)
         return incoming
 
     def publish(self, name: str, generation: int, manifest: Manifest) -> Path:
@@ -72,17 +82,47 @@ class FolderMirror:
         journal = Journal(partial)
         with disk_room(self.folder, safe=SAFE), self._locked():
             if not journal.is_complete(manifest.digest):
-                if (held := self.holds(manifest.digest)) is None:
+                if (there := self._intact(manifest.digest)) is None:
                     raise _incomplete(name, partial)
-                place = held
+                place = there
             else:
                 place = self._place(name, generation, manifest, partial)
             shutil.rmtree(partial, ignore_errors=True)
             journal.remove()
             return place
 
+    def prune(self, digest: str) -> None:
+        """First one rename out of sight, then the bytes: no name ever shows a part of it."""
+        self._require()
+        with disk_room(self.folder, safe="What is published here is unharmed."), self._locked():
+            trash = self._own / "trash"
+            make_folder(trash, mode=0o755)
+            for each in self._of(digest):
+                each.path.rename(trash / f"{each.path.name}.{secrets.token_hex(4)}")
+                sync_folder(self.folder)
+                self._manifest_path(each.path.name).unlink(missing_ok=True)
+            for left in trash.iterdir():
+                shutil.rmtree(left)
+
     def held(self) -> list[Held]:
         return held(self.folder)
+
+    def _require(self) -> None:
+        require_stamp(self.folder, self._stamp, safe=SAFE)
+
+    def _incoming(self, name: str, generation: int) -> Path:
+        return self._own / "incoming" / f"{check_name(name)}.{generation}.partial"
+
+    def _intact(self, digest: str) -> Path | None:
+        for each in self._of(digest):
+            look = fingerprint(each)
+            # Vouched for once: what lay here for longer is read, since a disk may rot in silence.
+            if look and self._sure.pop(each.path, None) == look:
+                return each.path
+            if look and not problems(each.path, each.manifest):
+                self._sure[each.path] = look
+                return each.path
+        return None
 
     def _place(self, name: str, generation: int, manifest: Manifest, partial: Path) -> Path:
         """Rename the tree to the first name that is free, unless the same bytes are there."""
@@ -91,7 +131,7 @@ class FolderMirror:
             if not os.path.lexists(place):
                 self._rename(partial, place, manifest)
                 return place
-            there = _read_manifest(self._manifest_path(folder))
+            there = read_manifest(self._manifest_path(folder))
             if there and there.digest == manifest.digest and not problems(place, manifest):
                 return place
         raise AssertionError("names do not end")
@@ -109,12 +149,39 @@ class FolderMirror:
         path = self._manifest_path(place.name)
         make_folder(path.parent, mode=0o755)
         write_whole(path, manifest.encode(), mode=0o644)
+        # The transfer read every byte of it a moment ago; what changes from now on shows.
+        look = fingerprint(Held(partial, manifest))
         partial.rename(place)
         sync_folder(place.parent)
         sync_folder(partial.parent)
+        if look:
+            self._sure[place] = look
 
     def _of(self, digest: str) -> list[Held]:
         return [each for each in self.held() if each.manifest.digest == digest]
+
+    def _check_names(self, manifest: Manifest) -> None:
+        """Two files that are one on this disk: the second would overwrite the first."""
+        if not self._disk.is_case_blind(self.folder):
+            return
+        pairs = collisions(entry.path for entry in manifest.files)
+        if pairs:
+            (first, second), *more = pairs
+            raise IntegrityError(
+                f"{first!r} and {second!r}{f' and {len(more)} more pairs' if more else ''} are one"
+                f" name on the disk of {self.folder}, so this checkpoint cannot be held here: the"
+                " only copy is on its box, and goes with it. What is published here is unharmed.",
+                hint="launch with checkpoints.mirror on a disk that tells upper from lower case,"
+                " or with checkpoints.also",
+            )
+
+    def _reserve(self, incoming: Path | None, size_bytes: int) -> int:
+        """The room that is left. What a full disk refuses is refused before it is begun."""
+        space = self._disk.space(self.folder)
+        there = taken_bytes(incoming) if incoming else 0
+        if size_bytes and size_bytes - there > space.usable_bytes:
+            raise blocked(self.folder, "full", safe=SAFE)
+        return space.free_bytes
 
     def _link_known(self, incoming: Path, manifest: Manifest) -> None:
         known = {
@@ -145,50 +212,6 @@ class FolderMirror:
             os.close(file)
 
 
-def held(folder: Path) -> list[Held]:
-    """The published checkpoints of a mirror folder, by name. A manifest that cannot be read
-    counts for nothing: its folder is not known to be verified."""
-    found = []
-    for path in sorted((folder / ".gpujob" / "manifests").glob("*.json")):
-        place, manifest = folder / path.stem, _read_manifest(path)
-        if manifest is not None and place.is_dir() and not place.is_symlink():
-            found.append(Held(place, manifest))
-    return found
-
-
-def verify(checkpoint: Held) -> list[str]:
-    """Hash it again: a line for each file that is not what was verified; empty when intact."""
-    return problems(checkpoint.path, checkpoint.manifest)
-
-
-def copy_out(checkpoint: Held, dest: Path) -> bool:
-    """Put a verified, writable copy at `dest` in one step; False when it is there already.
-
-    Raises IntegrityError when the mirror's own copy is damaged, GpujobError when something else
-    is at `dest`."""
-    if os.path.lexists(dest):
-        if not problems(dest, checkpoint.manifest):
-            return False
-        raise GpujobError(f"{dest} exists and holds something else; nothing was changed.")
-    dest = dest.absolute()
-    dest.parent.mkdir(parents=True, exist_ok=True)
-    beside = dest.with_name(f".{dest.name}.{secrets.token_hex(4)}.partial")
-    try:
-        with disk_room(dest.parent, safe=f"The checkpoint is intact in {checkpoint.path}."):
-            shutil.copytree(checkpoint.path, beside, copy_function=_copy_writable, symlinks=True)
-        if wrong := problems(beside, checkpoint.manifest):
-            raise IntegrityError(
-                f"{checkpoint.path} is damaged: {wrong[0]}. Nothing was written to {dest}.",
-                hint="gpujob checkpoints verify",
-            )
-        sync_folders(beside)
-        beside.rename(dest)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
-    sync_folder(dest.parent)
-    return True
-
-
 def _names(name: str, generation: int) -> Iterator[str]:
     """`checkpoint-10`, `checkpoint-10~2`, and on: a generation counts anew on a new box."""
     yield check_name(name)
@@ -212,20 +235,6 @@ def _link(source: Path, target: Path, entry: FileEntry) -> bool:
         target.hardlink_to(source)
         return True
     return False
-
-
-def _copy_writable(source: str, target: str) -> None:
-    shutil.copyfile(source, target, follow_symlinks=False)
-    Path(target).chmod(0o755 if os.access(source, os.X_OK) else 0o644, follow_symlinks=True)
-    with Path(target).open("rb") as file:
-        os.fsync(file.fileno())
-
-
-def _read_manifest(path: Path) -> Manifest | None:
-    try:
-        return Manifest.decode(path.read_bytes())
-    except (FileNotFoundError, ContractError):
-        return None
 
 
 def _incomplete(name: str, partial: Path) -> IntegrityError:

@@ -1,96 +1,65 @@
 """A folder that fills up with verified bytes, and the journal that remembers which.
 
 Nothing in it is followed or trusted: names come from a box, and what an earlier, killed transfer
-left is hashed again. The journal lies beside the folder, so that the folder holds the tree alone.
+left is hashed again.
 """
 
 from __future__ import annotations
 
 import errno
 import hashlib
-import json
 import os
 import shutil
 import stat
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-from orchestrator.adapters.durable import make_folder, sync_folders, write_whole
+from orchestrator.adapters.durable import make_folder, sync_folders
+from orchestrator.adapters.journal import Chunk, Journal, Span
 from orchestrator.errors import GpujobError, IntegrityError
 from remote.contract import CHUNK_BYTES, FileEntry, Manifest
 
-Chunk = tuple[str, int]
+HASHERS = min(4, os.cpu_count() or 1)
 READ_ONLY, READ_ONLY_PROGRAM = 0o444, 0o555
 _TRAPS = (errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.EEXIST)
 
 
-class Journal:
-    """Lines `["path", chunk]` of verified chunks under a first line that names the manifest, and
-    `"complete"` once all of them and their files are durable. A torn line counts for nothing."""
-
-    def __init__(self, folder: Path) -> None:
-        self.path = folder.with_name(folder.name + ".journal")
-
-    def chunks(self, digest: str) -> list[Chunk]:
-        """What was verified of this manifest's tree; empty for another's journal."""
-        head, *lines = self._lines() or [None]
-        if not isinstance(head, dict) or head.get("digest") != digest:
-            return []
-        return [(str(line[0]), int(line[1])) for line in lines if _is_chunk(line)]
-
-    def is_complete(self, digest: str) -> bool:
-        lines = self._lines()
-        return len(self.chunks(digest)) + 2 == len(lines) and lines[-1] == "complete"
-
-    def begin(self, digest: str, verified: list[Chunk]) -> None:
-        """Start again with what is known to be good."""
-        lines = [{"v": 1, "digest": digest}, *([path, index] for path, index in verified)]
-        write_whole(self.path, "".join(json.dumps(line) + "\n" for line in lines).encode())
-
-    def add(self, chunk: Chunk) -> None:
-        with self.path.open("ab") as file:
-            file.write(json.dumps(list(chunk)).encode() + b"\n")
-
-    def finish(self) -> None:
-        with self.path.open("ab") as file:
-            file.write(b'"complete"\n')
-            file.flush()
-            os.fsync(file.fileno())
-
-    def remove(self) -> None:
-        self.path.unlink(missing_ok=True)
-
-    def _lines(self) -> list[Any]:
-        try:
-            whole = self.path.read_bytes().rpartition(b"\n")[0].splitlines()
-        except FileNotFoundError:
-            return []
-        return [record for record in map(_parse, whole) if record is not None]
-
-
 class Partial:
-    """The folder at `root` while it becomes the tree of `manifest`."""
+    """The folder at `root` while it becomes the tree of `manifest`. Several threads may write."""
 
     def __init__(self, root: Path, manifest: Manifest) -> None:
         self.manifest = manifest
         self.journal = Journal(root)
-        self._root = root
+        self.received: dict[Chunk, list[tuple[int, int]]] = {}
+        self.root = root
         self._entries = {entry.path: entry for entry in manifest.files}
+        self._ready: set[str] = set()
+        self._making = threading.Lock()
 
     def resume(self) -> set[Chunk]:
-        """The chunks that are here, each hashed again; the rest of the journal is forgotten."""
-        journaled = self.journal.chunks(self.manifest.digest)
-        if not journaled:
+        """The chunks that are here, each hashed again. What else an earlier try received is in
+        `received`, as ranges (first, end) of a chunk: unverified. The rest of the journal is
+        forgotten."""
+        digest = self.manifest.digest
+        journaled = set(self.journal.chunks(digest))
+        spans = self._by_chunk(self.journal.spans(digest), journaled)
+        if not journaled and not spans:
             self._clear()
-        make_folder(self._root, mode=0o755)
-        verified = {chunk for chunk in journaled if self._holds(chunk)}
+        make_folder(self.root, mode=0o755)
+        whole = {chunk for chunk, ranges in spans.items() if self._covers(chunk, ranges)}
+        verified = self._verified(sorted(journaled | whole))
+        spans = {chunk: ranges for chunk, ranges in spans.items() if chunk not in whole}
         for entry in self.manifest.files:
             chunks = {(entry.path, index) for index in range(len(entry.chunks))}
-            if verified & chunks < chunks and not self._reclaim(entry):
+            is_begun = bool(chunks & verified or chunks & spans.keys())
+            if is_begun and not chunks <= verified and not self._reclaim(entry):
                 verified -= chunks
-        self.journal.begin(self.manifest.digest, sorted(verified))
+                spans = {chunk: ranges for chunk, ranges in spans.items() if chunk not in chunks}
+        self.received = spans
+        self.journal.begin(digest, sorted(verified), self._spans(spans))
         return verified
 
     def create_empty(self, entry: FileEntry) -> None:
@@ -99,15 +68,21 @@ class Partial:
 
     def write(self, entry: FileEntry, index: int, data: bytes) -> None:
         """Put a verified chunk into its file, then into the journal."""
-        with self._opened(entry, os.O_RDWR | os.O_CREAT) as file:
-            if os.fstat(file).st_size != entry.size:
-                os.ftruncate(file, 0)
-                _allocate(file, entry.size)
-            left, offset = memoryview(data), index * CHUNK_BYTES
+        self.put(entry, index * CHUNK_BYTES, data)
+        self.journal.add((entry.path, index))
+
+    def put(self, entry: FileEntry, offset: int, data: bytes | memoryview) -> None:
+        """Write bytes that nothing vouches for yet."""
+        self._prepare(entry)
+        with self._opened(entry, os.O_RDWR) as file:
+            left = memoryview(data)
             while left:
                 written = os.pwrite(file, left, offset)
                 left, offset = left[written:], offset + written
-        self.journal.add((entry.path, index))
+
+    def read(self, entry: FileEntry, offset: int, length: int) -> bytes:
+        with self._opened(entry, os.O_RDONLY) as file:
+            return os.pread(file, length, offset)
 
     def hash(self, entry: FileEntry) -> str:
         with self._opened(entry, os.O_RDONLY) as file, os.fdopen(os.dup(file), "rb") as stream:
@@ -120,15 +95,70 @@ class Partial:
             os.fsync(file)
 
     def finish(self) -> None:
-        sync_folders(self._root)
+        sync_folders(self.root)
         self.journal.finish()
 
     def _clear(self) -> None:
         """Another transfer's remains go; anything else that is here is somebody's."""
-        if not self._root.name.endswith(".partial") and _is_occupied(self._root):
-            raise GpujobError(f"{self._root} is not empty; nothing in it was changed.")
-        if self._root.exists():
-            shutil.rmtree(self._root)
+        if not self.root.name.endswith(".partial") and _is_occupied(self.root):
+            raise GpujobError(f"{self.root} is not empty; nothing in it was changed.")
+        if self.root.exists():
+            shutil.rmtree(self.root)
+
+    def _verified(self, chunks: list[Chunk]) -> set[Chunk]:
+        if len(chunks) < 2:
+            return {chunk for chunk in chunks if self._holds(chunk)}
+        with ThreadPoolExecutor(HASHERS) as pool:
+            good = pool.map(self._holds, chunks)
+            return {chunk for chunk, is_good in zip(chunks, good, strict=True) if is_good}
+
+    def _by_chunk(
+        self, spans: Iterable[Span], but: set[Chunk]
+    ) -> dict[Chunk, list[tuple[int, int]]]:
+        """The ranges inside of chunks, without those that reach over a chunk's edge."""
+        found: dict[Chunk, list[tuple[int, int]]] = {}
+        for path, offset, length in spans:
+            entry, chunk = self._entries.get(path), (path, offset // CHUNK_BYTES)
+            first = offset % CHUNK_BYTES
+            if not entry or chunk in but or offset < 0 or length < 1:
+                continue
+            if first + length <= CHUNK_BYTES and offset + length <= entry.size:
+                found.setdefault(chunk, []).append((first, first + length))
+        return {chunk: ranges for chunk, ranges in found.items() if self._is_there(chunk[0])}
+
+    def _covers(self, chunk: Chunk, ranges: list[tuple[int, int]]) -> bool:
+        """Whether all of the chunk came, although nobody had the time to hash it."""
+        path, index = chunk
+        end = 0
+        for first, until in sorted(ranges):
+            end = max(end, until) if first <= end else end
+        return end == min(CHUNK_BYTES, self._entries[path].size - index * CHUNK_BYTES)
+
+    def _spans(self, received: dict[Chunk, list[tuple[int, int]]]) -> Iterator[Span]:
+        for (path, index), ranges in received.items():
+            for first, end in ranges:
+                yield path, index * CHUNK_BYTES + first, end - first
+
+    def _is_there(self, path: str) -> bool:
+        entry = self._entries[path]
+        try:
+            with self._opened(entry, os.O_RDONLY) as file:
+                return os.fstat(file).st_size == entry.size
+        except FileNotFoundError:
+            return False
+
+    def _prepare(self, entry: FileEntry) -> None:
+        """Make the file, in its full size, the first time that something is put into it."""
+        if entry.path in self._ready:
+            return
+        with self._making:
+            if entry.path in self._ready:
+                return
+            with self._opened(entry, os.O_RDWR | os.O_CREAT) as file:
+                if os.fstat(file).st_size != entry.size:
+                    os.ftruncate(file, 0)
+                    _allocate(file, entry.size)
+            self._ready.add(entry.path)
 
     def _reclaim(self, entry: FileEntry) -> bool:
         """Make a file that lacks chunks writable again; False when it is not here, or is
@@ -159,7 +189,7 @@ class Partial:
     @contextmanager
     def _opened(self, entry: FileEntry, flags: int) -> Iterator[int]:
         try:
-            folder = _walk(self._root, entry.path.split("/")[:-1], make=bool(flags & os.O_CREAT))
+            folder = _walk(self.root, entry.path.split("/")[:-1], make=bool(flags & os.O_CREAT))
             try:
                 file = _open(folder, entry.path.rpartition("/")[2], flags)
             finally:
@@ -168,9 +198,9 @@ class Partial:
             if error.errno not in _TRAPS:
                 raise
             raise IntegrityError(
-                f"{entry.path} cannot be a regular file below {self._root}: {error.strerror}. "
+                f"{entry.path} cannot be a regular file below {self.root}: {error.strerror}. "
                 "Nothing was written outside the folder.",
-                hint=f"remove {self._root} and try again",
+                hint=f"remove {self.root} and try again",
             ) from error
         try:
             yield file
@@ -237,12 +267,4 @@ def _allocate(file: int, size: int) -> None:
         os.ftruncate(file, size)
 
 
-def _is_chunk(line: Any) -> bool:
-    return isinstance(line, list) and len(line) == 2 and isinstance(line[1], int)
-
-
-def _parse(line: bytes) -> Any:
-    try:
-        return json.loads(line)
-    except ValueError:
-        return None
+__all__ = ["Chunk", "Journal", "Partial"]

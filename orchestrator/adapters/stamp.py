@@ -6,8 +6,9 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.adapters.durable import make_folder, write_whole
-from orchestrator.errors import BadJobFile
+from orchestrator.adapters.durable import blocked, disk_room, make_folder, write_whole
+from orchestrator.errors import BadJobFile, StorageBlocked
+from remote.contract import shell_words
 
 
 @dataclass(frozen=True)
@@ -43,13 +44,47 @@ def check_stamp(folder: Path, run: str | None = None) -> None:
         )
 
 
+def require_stamp(folder: Path, stamp: Stamp, *, safe: str) -> None:
+    """Raises StorageBlocked when the folder, which was stamped at launch, is not there with its
+    stamp: its disk is not mounted, and what is put in its place would be lost from sight. Raises
+    BadJobFile when it is another run's by now."""
+    with disk_room(folder, safe=safe):
+        try:
+            _path(folder).stat()
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise StorageBlocked(
+                f"{folder} does not hold this run's checkpoints any more: its disk may not be "
+                f"mounted. {safe}",
+                hint="mount it again. If it was removed for good, and shall be filled anew: "
+                f"{_claim_command(folder, stamp)}",
+                reason="missing",
+            ) from error
+    check_stamp(folder, stamp.run)
+
+
+def require_any_stamp(folder: Path) -> None:
+    """As `require_stamp`, for who only reads what is in the folder."""
+    safe = "What is held there is unharmed."
+    with disk_room(folder, safe=safe):
+        if not _path(folder).is_file():
+            raise blocked(folder, "missing", safe=safe)
+
+
 def set_stamp(folder: Path, stamp: Stamp) -> None:
     """Make `folder` the run's own. Raises BadJobFile when it is another's. Repeatable."""
     check_stamp(folder, stamp.run)
     if read_stamp(folder) is None:
         make_folder(_path(folder).parent, mode=0o755)
-        record = {"v": 1, "run": stamp.run, "ledger": stamp.ledger}
-        write_whole(_path(folder), json.dumps(record).encode() + b"\n", mode=0o644)
+        write_whole(_path(folder), _record(stamp).encode() + b"\n", mode=0o644)
+
+
+def _record(stamp: Stamp) -> str:
+    return json.dumps({"v": 1, "run": stamp.run, "ledger": stamp.ledger})
+
+
+def _claim_command(folder: Path, stamp: Stamp) -> str:
+    own, file = shell_words([str(_path(folder).parent)]), shell_words([str(_path(folder))])
+    return f"mkdir -p {own} && echo '{_record(stamp)}' > {file}"
 
 
 def _path(folder: Path) -> Path:

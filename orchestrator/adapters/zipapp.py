@@ -14,6 +14,9 @@ from remote.contract import Manifest
 REINSTALL = "pip install --force-reinstall gpujob"
 # Fixed, so that the same code makes the same bytes; the first moment that a zip can tell.
 MOMENT = (1980, 1, 1, 0, 0, 0)
+COMMON = ("remote/__init__.py", "remote/contract.py")
+# The program that pushes to S3 runs from the same file, under a Python that has boto3.
+PUSH = ("remote/push.py", "remote/pushing.py", "remote/restoring.py", "remote/s3.py")
 MAIN = b"""import sys
 
 from remote.agent.__main__ import main
@@ -25,7 +28,7 @@ sys.exit(main())
 def build_agent() -> bytes:
     """`agent.pyz`: the installed `remote.agent` and the contract; equal code, equal bytes."""
     root = _root()
-    paths = ["remote/__init__.py", "remote/contract.py", *_files(root, "remote/agent")]
+    paths = [*COMMON, *PUSH, *_files(root, "remote/agent")]
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
         _add(archive, "__main__.py", MAIN)
@@ -37,7 +40,7 @@ def build_agent() -> bytes:
 def library() -> tuple[Path, Manifest]:
     """The folder above `remote`, and the manifest of what a `train:` job needs of it."""
     root = _root()
-    paths = ["remote/__init__.py", "remote/contract.py", *_files(root, "remote/trainer")]
+    paths = [*COMMON, *_files(root, "remote/trainer")]
     return root, Manifest(tuple(hash_file(root, path) for path in paths))
 
 

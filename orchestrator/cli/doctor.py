@@ -7,18 +7,20 @@ import click
 from orchestrator.cli.home import emit, json_option, settings
 from orchestrator.errors import GpujobError
 from orchestrator.views.checks import checks_text
-from orchestrator.wiring import run_checks
+from orchestrator.wiring import check_store, run_checks
 
 
 @click.command()
+@click.option("--s3", "place", metavar="S3://BUCKET/PREFIX", help="Try the keys for S3 there.")
 @json_option
-def command(as_json: bool) -> None:
+def command(place: str | None, as_json: bool) -> None:
     """Check this machine and the account of every provider that has a key.
 
     No key is ever printed. Exit code 1 when something fails that keeps jobs from running; a
     provider without a key is a warning.
     """
-    checks = list(run_checks(settings()))
+    config = settings()
+    checks = [*run_checks(config), *(check_store(config, place) if place else ())]
     emit(as_json, checks_text(checks), checks)
     failed = [check.what for check in checks if check.state == "fail"]
     if failed:

@@ -15,15 +15,18 @@ from orchestrator.core.plan import Plan
 from orchestrator.core.spec import load_job
 from orchestrator.daemon import run_alone, stop_on_signals
 from orchestrator.errors import BadJobFile
-from orchestrator.flows.launch import make_plan, record, secret_values
+from orchestrator.flows.launch import SECRETS, make_plan, record, secret_values
 from orchestrator.ports import Ledger
+from orchestrator.settings import Settings
 from orchestrator.views.plan import plan_json
 from orchestrator.wiring import (
+    check_store,
     keep_credentials,
     make_shop,
     make_world,
     open_ledger,
     other_addresses,
+    store_keys,
 )
 
 
@@ -53,15 +56,17 @@ def command(
     shop = make_shop(config)
     plan = make_plan(job, shop)
     values = secret_values(plan, os.environ, job.base / ".env")
+    private = {SECRETS: values, **store_keys(config, plan)}
     click.echo(plan_json(plan) if as_json else told_plan(plan, shop))
     for name, url in other_addresses(config, {offer.provider for offer in plan.offers}).items():
         tell(f"note: {name} is asked at {url}")
     if dry_run:
         return
     _confirm(yes)
+    _try_store(config, plan)
     ledger = open_ledger(config)
     keep_credentials(config, *_who_rents(plan, ledger))
-    run_id, plan = record(plan, values, ledger=ledger, shop=shop, state=config.state)
+    run_id, plan = record(plan, private, ledger=ledger, shop=shop, state=config.state)
     click.echo(f"\nlaunched {run_id}")
     if foreground:
         run_alone(make_world(config), run_id, stop_on_signals())
@@ -87,6 +92,19 @@ def _who_rents(plan: Plan, ledger: Ledger) -> tuple[set[str], set[str]]:
     live = [run for run in ledger.runs() if not run.terminal]
     renting = {each.provider for run in live for each in run.still_billing}
     return {offer.provider for offer in plan.offers}, renting
+
+
+def _try_store(config: Settings, plan: Plan) -> None:
+    """A bucket that will not take checkpoints is cheaper to hear of now than from a box; one that
+    cannot be reached from here may be reached from there."""
+    also = plan.checkpoints.also
+    for check in check_store(config, also.uri) if also else ():
+        if check.state == "fail" and "cannot be reached" not in check.found:
+            raise BadJobFile(
+                f"checkpoints.also: {check.found}; nothing was rented", hint=check.advice
+            )
+        if check.state != "ok":
+            tell(f"note: {check.what}: {check.found}")
 
 
 def _confirm(yes: bool) -> None:

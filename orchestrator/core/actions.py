@@ -25,6 +25,9 @@ class Deadlines:
     settle_s: float = 600.0
     stop_grace_s: float = 120.0
     drain_s: float = 7200.0
+    drain_most_s: float = 24 * 3600.0
+    push_s: float = 600.0
+    look_s: float = 120.0
     silent_s: float = 1800.0
     deaf_s: float = 3600.0
     capacity_s: float = 6 * 3600.0
@@ -141,7 +144,10 @@ class Drain:
 
 @dataclass(frozen=True)
 class Drained:
+    """The drain is over; `why` says why what is `missing` is waited for no longer."""
+
     missing: tuple[str, ...]
+    why: str = ""
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,19 @@ def over_budget(run: Run, drain_s: float, now: datetime) -> str | None:
     return None
 
 
+def budget_left_s(run: Run, now: datetime) -> float | None:
+    """For how long what is rented now may go on; None without a budget that ends it."""
+    limits, price = run.limits, sum(each.price_usd_per_hour for each in run.still_billing)
+    left_h = []
+    if limits.budget_hours is not None:
+        left_h.append(
+            (limits.budget_hours - run.rented_hours(now)) / max(1, len(run.still_billing))
+        )
+    if limits.budget_usd is not None and price > 0:
+        left_h.append((limits.budget_usd - run.spent_usd(now)) / price)
+    return max(0.0, min(left_h)) * 3600 if left_h else None
+
+
 def budget_share(run: Run, now: datetime) -> float:
     """How much of the tightest budget is spent, 1.0 being all of it; 0 without a budget."""
     limits = run.limits

@@ -29,16 +29,28 @@ from orchestrator.core.actions import (
     Warn,
 )
 from orchestrator.core.budget import budget_share, over_budget
+from orchestrator.core.drain import why_given_up
 from orchestrator.core.holdings import (
     crashes_spent,
     host_losses,
+    is_stored,
     missing_here,
     never_came,
     newest_source,
+    unlooked,
+    unpushed,
 )
 from orchestrator.core.loss import is_past, why_lost
 from orchestrator.core.offer import Offer
-from orchestrator.core.run import Attempt, Instance, Outcome, Run, final_of
+from orchestrator.core.run import (
+    Attempt,
+    Instance,
+    Outcome,
+    Run,
+    Seal,
+    final_is_safe,
+    final_of,
+)
 from orchestrator.core.search import ended_search, free_offers, next_round_at
 
 WARN_AT = 0.8
@@ -115,6 +127,8 @@ def _ending(
 
 def _after_exit(run: Run, now: datetime, deadlines: Deadlines) -> Outcome | None:
     attempt = run.attempt
+    if attempt and attempt.lost and final_is_safe(run) and _reached_the_end(run, attempt):
+        return Outcome("SUCCEEDED", "trained to the end before its box was lost", "done")
     if attempt is None or attempt.live or attempt.lost or not _is_settled(attempt, now, deadlines):
         return None
     final = final_of(run, attempt)
@@ -161,6 +175,8 @@ def _advance(
     run: Run, offers: tuple[Offer, ...], seen: Seen, now: datetime, deadlines: Deadlines
 ) -> Action:
     """The next step towards a trainer that runs."""
+    if _is_looked_for(run, now, deadlines):
+        return Wait("S3 is asked what the lost box left there")
     instance = run.instance
     if instance is None:
         # Two instances of one run never bill at once: the lost one first has to be proven gone.
@@ -226,18 +242,46 @@ def _end(run: Run, seen: Seen, now: datetime, deadlines: Deadlines) -> Action:
 def _drain(run: Run, seen: Seen, now: datetime, deadlines: Deadlines) -> Action:
     instance, attempt = run.instance, run.attempt
     missing = missing_here(run)
-    stalled_since = max(each for each in (run.draining_at, seen.moving_at, _EPOCH) if each)
+    given_up = why_given_up(run, seen, now, deadlines)
+    if given_up:
+        return Drained(never_came(run), given_up)
+    if _is_looked_for(run, now, deadlines):
+        return Wait("S3 is asked what the lost box left there")
     if instance is None or attempt is None or attempt.instance != instance.id:
-        return Drained(never_came(run))
-    if is_past(now, stalled_since, deadlines.drain_s):
-        return Drained(never_came(run))
+        stored = tuple(seal for seal in missing if is_stored(run, seal))
+        return _come_home(run, stored, (), seen, now, deadlines)
     if not _is_settled(attempt, now, deadlines) and not attempt.lost:
         return _stop(run, instance, attempt, seen, now, deadlines)
-    return (
-        Wait(f"{len(missing)} checkpoints on their way here")
-        if missing
-        else Drained(never_came(run))
+    return _come_home(run, missing, unpushed(run), seen, now, deadlines)
+
+
+def _is_looked_for(run: Run, now: datetime, deadlines: Deadlines) -> bool:
+    """Whether to wait for what a lost box may have pushed while nobody listened: to resume from
+    something older would cost more than the moment that it takes."""
+    return any(
+        each.lost_at and not is_past(now, each.lost_at, deadlines.look_s) for each in unlooked(run)
     )
+
+
+def _come_home(
+    run: Run,
+    missing: tuple[Seal, ...],
+    to_push: tuple[Seal, ...],
+    seen: Seen,
+    now: datetime,
+    deadlines: Deadlines,
+) -> Action:
+    """Wait for what is on its way. What is held twice already, here, in S3 or on the box, is not
+    worth more than `push_s` without a byte of progress."""
+    if any(seal.digest not in run.pushed for seal in missing):
+        return Wait(f"{len(missing)} checkpoints on their way here")
+    sealed_at = max((seal.sealed_at for seal in run.seals), default=None)
+    moved_at = [run.draining_at, seen.moving_at, run.pushed_at, sealed_at]
+    since = max(each for each in (*moved_at, _EPOCH) if each)
+    if (missing or to_push) and not is_past(now, since, deadlines.push_s):
+        where = "here" if missing else "to S3"
+        return Wait(f"{len(missing or to_push)} checkpoints on their way {where}")
+    return Drained(never_came(run))
 
 
 def _stop(

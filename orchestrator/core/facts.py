@@ -96,6 +96,17 @@ def _push_failed(run: Run, fact: Fact) -> Told | None:
     return "push.failed", {"instance": fact.instance, "message": message}
 
 
+def _push_gave_up(run: Run, fact: Fact) -> Told | None:
+    data, why = fact.data, str(fact.data.get("why") or "no reason was told")[:400]
+    name, generation = check_name(str(data.get("name"))), _integer(data, "generation", low=1)
+    for seal in run.seals:
+        if (seal.instance, seal.name, seal.generation) == (fact.instance, name, generation):
+            message = f"{name} is not pushed: {why}"
+            told = {"instance": fact.instance, "message": message, "digest": seal.digest}
+            return "push.failed", told
+    raise ContractError(f"{name} was given up, and was never sealed")
+
+
 def _deadman(run: Run, fact: Fact) -> Told | None:
     """The dead-man switch acted, or was not let: for a person to read."""
     words = fact.data.get("reason") or fact.data.get("message") or "no reason was told"
@@ -129,6 +140,7 @@ _READERS = {
     "checkpoint.sealed": _sealed,
     "checkpoint.pushed": _pushed,
     "push.failed": _push_failed,
+    "push.gave_up": _push_gave_up,
     "deadman.fired": _deadman,
     "deadman.held": _deadman,
     "deadman.refused": _deadman,

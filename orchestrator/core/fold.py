@@ -7,12 +7,15 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
+from orchestrator.core.metrics import Metric
 from orchestrator.core.run import (
     Attempt,
+    DiskLow,
     Event,
     Instance,
     Limits,
     Outcome,
+    Paused,
     Rate,
     Refusal,
     Run,
@@ -58,6 +61,7 @@ def _planned(run: Run, event: Event) -> Run:
         volume=data.get("volume", ""),
         volume_store=data.get("volume_store", False),
         also=data.get("also", ""),
+        metric=Metric(**data["metric"]) if data.get("metric") else None,
         created_at=event.at,
         limits=limits,
     )
@@ -298,20 +302,75 @@ def _sealed(run: Run, event: Event) -> Run:
         final=data["final"],
         sealed_at=event.at,
     )
-    return replace(run, seals=(*run.seals, seal))
+    again = all(
+        each.attempt < seal.attempt for each in run.seals if each.digest == seal.digest
+    )  # trained anew: what was let go may be the newest now
+    pruned = tuple(each for each in run.pruned if not (again and each == seal.digest))
+    return replace(run, seals=(*run.seals, seal), pruned=pruned)
 
 
 def _mirrored(run: Run, event: Event) -> Run:
-    return replace(run, mirrored={**run.mirrored, event.data["digest"]: event.data["path"]})
+    digest = event.data["digest"]
+    metrics = {**run.metrics, digest: event.data.get("metrics", {})}
+    return replace(run, mirrored={**run.mirrored, digest: event.data["path"]}, metrics=metrics)
+
+
+def _pruned(run: Run, event: Event) -> Run:
+    digest = event.data["digest"]
+    run = _not_here(run, digest)
+    return replace(run, pruned=(*(each for each in run.pruned if each != digest), digest))
+
+
+def _fetch_asked(run: Run, event: Event) -> Run:
+    """What is here is not what it was: whoever has it still gives it again."""
+    digest = event.data["digest"]
+    seals = tuple(
+        replace(seal, failed=None) if seal.digest == digest else seal for seal in run.seals
+    )
+    return _not_here(replace(run, seals=seals), digest)
+
+
+def _not_here(run: Run, digest: str) -> Run:
+    mirrored = {each: path for each, path in run.mirrored.items() if each != digest}
+    return replace(run, mirrored=mirrored)
+
+
+def _mirror_paused(run: Run, event: Event) -> Run:
+    data = event.data
+    at = run.paused.at if run.paused else event.at
+    return replace(run, paused=Paused(data["reason"], data["message"], at))
+
+
+def _mirror_resumed(run: Run, event: Event) -> Run:
+    return replace(run, paused=None, resumed_at=event.at)
+
+
+def _disk_low(run: Run, event: Event) -> Run:
+    data = event.data
+    full_at = datetime.fromisoformat(data["full_at"]) if data.get("full_at") else None
+    low = DiskLow(data["free_bytes"], data["needed_bytes"], full_at)
+    return replace(run, disk_low={**run.disk_low, data["where"]: low})
+
+
+def _disk_eased(run: Run, event: Event) -> Run:
+    left = {where: low for where, low in run.disk_low.items() if where != event.data["where"]}
+    return replace(run, disk_low=left)
 
 
 def _pushed(run: Run, event: Event) -> Run:
     data = event.data
-    return replace(run, pushed={**run.pushed, data["digest"]: data["uri"]}, push_trouble="")
+    pushed = {**run.pushed, data["digest"]: data["uri"]}
+    return replace(run, pushed=pushed, pushed_at=event.at, push_trouble="")
 
 
 def _push_failed(run: Run, event: Event) -> Run:
-    return replace(run, push_trouble=event.data["message"])
+    digest = event.data.get("digest")
+    kept_off = (*run.never_pushed, digest) if digest else run.never_pushed
+    return replace(run, push_trouble=event.data["message"], never_pushed=kept_off)
+
+
+def _looked(run: Run, event: Event) -> Run:
+    return _instance(run, event, looked=True)
 
 
 def _acked(run: Run, event: Event) -> Run:
@@ -369,6 +428,7 @@ def _seal(run: Run, event: Event, **changes: Any) -> Run:
 _STEPS: dict[str, Callable[[Run, Event], Run]] = {
     "planned": _planned,
     "requested.teardown": _teardown,
+    "requested.fetch": _fetch_asked,
     "instance.intended": _intended,
     "instance.created": _created,
     "instance.refused": _refused,
@@ -395,6 +455,12 @@ _STEPS: dict[str, Callable[[Run, Event], Run]] = {
     "checkpoint.mirrored": _mirrored,
     "checkpoint.pushed": _pushed,
     "push.failed": _push_failed,
+    "instance.looked": _looked,
+    "checkpoint.pruned": _pruned,
+    "mirror.paused": _mirror_paused,
+    "mirror.resumed": _mirror_resumed,
+    "disk.low": _disk_low,
+    "disk.eased": _disk_eased,
     "checkpoint.acked": _acked,
     "checkpoint.failed": _checkpoint_failed,
     "deadman.fired": _noted,

@@ -3,11 +3,11 @@ has cost."""
 
 from __future__ import annotations
 
-from orchestrator.core.run import Run, Seal, Source
+from orchestrator.core.run import Instance, Run, Seal, Source
 
 
 def newest_source(run: Run, on_box: str | None) -> Source | None:
-    """The checkpoint to resume from: the highest step that is mirrored here or sealed on the
+    """The checkpoint to resume from: the highest step that is mirrored here, in S3 or sealed on the
     living box `on_box`; among equals the youngest."""
     held = [
         seal
@@ -15,7 +15,12 @@ def newest_source(run: Run, on_box: str | None) -> Source | None:
         if seal.step is not None
         and not seal.final
         and seal.digest not in run.unusable
-        and (seal.digest in run.mirrored or (on_box and is_on(run, seal, on_box)))
+        and seal.digest not in run.pruned
+        and (
+            seal.digest in run.mirrored
+            or seal.digest in run.pushed
+            or (on_box and is_on(run, seal, on_box))
+        )
     ]
     if not held:
         return None
@@ -28,22 +33,57 @@ def is_on(run: Run, seal: Seal, box: str) -> bool:
     return not seal.failed and (seal.instance == box or bool(run.volume))
 
 
+def is_stored(run: Run, seal: Seal) -> bool:
+    """Whether the seal can be fetched without a box: it was pushed, or its volume answers S3."""
+    return seal.digest in run.pushed or (bool(run.volume) and run.volume_store)
+
+
 def missing_here(run: Run) -> tuple[Seal, ...]:
-    """Sealed on a box that may still be reached, and not mirrored."""
+    """Sealed where it may still be reached, not mirrored, and not let go by `checkpoints.keep`."""
     lost = {each.id for each in run.instances if each.lost or each.gone_at}
     return tuple(
         seal
         for seal in run.seals
         if seal.digest not in run.mirrored
+        and seal.digest not in run.pruned
         and not seal.failed
-        and (seal.instance not in lost or (run.volume and run.instance))
+        and (seal.instance not in lost or (run.volume and run.instance) or is_stored(run, seal))
     )
 
 
 def never_came(run: Run) -> tuple[str, ...]:
-    """Names of checkpoints that a box reported complete and of which no copy is here."""
-    here = {seal.name for seal in run.seals if seal.digest in run.mirrored}
+    """Names of checkpoints that a box reported complete and of which no copy is here or in S3."""
+    here = {
+        seal.name
+        for seal in run.seals
+        if seal.digest in run.mirrored or seal.digest in run.pushed or seal.digest in run.pruned
+    }
     return tuple(dict.fromkeys(seal.name for seal in run.seals if seal.name not in here))
+
+
+def unlooked(run: Run) -> tuple[Instance, ...]:
+    """Lost boxes that may have left more in S3 than was heard of."""
+    if not (run.also or (run.volume and run.volume_store)):
+        return ()
+    used = {attempt.instance for attempt in run.attempts}
+    return tuple(
+        each for each in run.instances if each.lost and each.id in used and not each.looked
+    )
+
+
+def unpushed(run: Run) -> tuple[Seal, ...]:
+    """What the living box still has to push."""
+    box = run.instance
+    if not run.also or box is None:
+        return ()
+    return tuple(
+        seal
+        for seal in run.seals
+        if seal.instance == box.id
+        and seal.digest not in run.pushed
+        and seal.digest not in run.never_pushed
+        and not seal.failed
+    )
 
 
 def crashes_spent(run: Run) -> int:

@@ -36,7 +36,8 @@ class Instance:
 
     `rates` are the prices that the provider told; before the first it is the offer's. Its
     billing ends at `released_at` (the provider took the order to end it), else at `gone_at`.
-    `key_id` is the sign of the key that it was rented or last seen with.
+    `key_id` is the sign of the key that it was rented or last seen with. `looked` once S3 was
+    asked what it had pushed before it was lost.
     """
 
     id: str
@@ -57,6 +58,7 @@ class Instance:
     lost: str | None = None
     lost_at: datetime | None = None
     booted: bool = False
+    looked: bool = False
     refused: Refusal | None = None
     terminating: bool = False
     released_at: datetime | None = None

@@ -28,7 +28,8 @@ def why_lost(
     if not instance.prepared:
         return _never_ready(run, instance, seen, now, deadlines)
     attempt = run.attempt
-    if attempt and attempt.instance == instance.id and attempt.live and not attempt.started_at:
+    waits = attempt and attempt.instance == instance.id and attempt.live and run.paused is None
+    if attempt and waits and not attempt.started_at:
         since = _since(seen, attempt.intended_at)
         return _late(now, since, deadlines.start_s, "the trainer did not start")
     silent = seen.silent.get(instance.id)

@@ -7,6 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from orchestrator.core.bandwidth import Transfer
+from orchestrator.core.forecast import Forecast
+from orchestrator.core.keep import Keep
 from orchestrator.core.offer import Need, Offer, Rental
 from orchestrator.core.run import Limits
 from remote.contract import Manifest
@@ -45,13 +48,28 @@ class ResumePlan:
 
 
 @dataclass(frozen=True)
+class PushPlan:
+    """Where boxes push checkpoints to: s3://bucket/prefix, on Amazon's server unless another is
+    named."""
+
+    uri: str
+    endpoint_url: str = ""
+    region: str = ""
+
+
+@dataclass(frozen=True)
 class CheckpointPlan:
-    """Where the trainer writes checkpoints (below the work folder) and where they arrive here."""
+    """Where the trainer writes checkpoints (below the work folder), where they arrive here, and
+    where else they go. `rule` is the layout that the job file describes itself."""
 
     path: str
     layout: str
     mirror: str
     resume: ResumePlan
+    also: PushPlan | None = None
+    keep: Keep | None = None
+    transfer: Transfer | None = None
+    rule: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -75,6 +93,8 @@ class Plan:
     checkpoints: CheckpointPlan
     rental: Rental = field(default_factory=Rental)
     orphan_s: float = 3600.0
+    disk: Forecast | None = None
+    here_free_bytes: int | None = None
 
     @property
     def offer(self) -> Offer:

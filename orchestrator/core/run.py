@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import Any, Literal
 
 from orchestrator.core.instance import Instance, Rate, Refusal
+from orchestrator.core.metrics import Metric
 
 
 class RunState(StrEnum):
@@ -129,10 +130,30 @@ class Search:
 
 
 @dataclass(frozen=True)
+class Paused:
+    """The mirror takes nothing now, and why; nothing is lost while its boxes keep what waits."""
+
+    reason: str
+    message: str
+    at: datetime
+
+
+@dataclass(frozen=True)
+class DiskLow:
+    """A disk that the next checkpoints do not fit on, or that fills up before the end."""
+
+    free_bytes: int
+    needed_bytes: int
+    full_at: datetime | None = None
+
+
+@dataclass(frozen=True)
 class Run:
     """The state of a run after the event `seq`. With a `volume`, what one box sealed is on every
     later box of the run, and with a `volume_store` it can be fetched without a box. Boxes push
-    what they seal to `also`; what they told to be there is in `pushed`, by digest."""
+    what they seal to `also`; what they told to be there is in `pushed`, by digest. `pruned` are
+    the digests that `checkpoints.keep` let go here; `metrics` what each checkpoint is worth, and
+    `metric` which of them `best` means."""
 
     id: str
     name: str = ""
@@ -150,7 +171,15 @@ class Run:
     seals: tuple[Seal, ...] = ()
     mirrored: Mapping[str, str] = field(default_factory=dict)
     pushed: Mapping[str, str] = field(default_factory=dict)
+    pushed_at: datetime | None = None
     push_trouble: str = ""
+    never_pushed: tuple[str, ...] = ()
+    pruned: tuple[str, ...] = ()
+    metric: Metric | None = None
+    metrics: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    paused: Paused | None = None
+    resumed_at: datetime | None = None
+    disk_low: Mapping[str, DiskLow] = field(default_factory=dict)
     unusable: tuple[str, ...] = ()
     outcome: Outcome | None = None
     draining_at: datetime | None = None
@@ -244,11 +273,13 @@ def final_is_safe(run: Run) -> bool:
 __all__ = [
     "TERMINAL",
     "Attempt",
+    "DiskLow",
     "Event",
     "Instance",
     "Lease",
     "Limits",
     "Outcome",
+    "Paused",
     "Rate",
     "Refusal",
     "Run",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -16,10 +17,11 @@ from orchestrator.core.commands import (
     trainer_env,
     work_folder,
 )
-from orchestrator.core.plan import Plan, Upload
+from orchestrator.core.plan import Plan, PushPlan, Upload
 from orchestrator.core.run import Attempt, Instance, Seal, Source
 from orchestrator.errors import CommandFailed, IntegrityError, Locked, NotFound, Wiped
-from orchestrator.flows import outfit
+from orchestrator.flows import outfit, stores
+from orchestrator.flows.launch import PUSH_KEYS
 from orchestrator.ports import (
     Boxes,
     Endpoint,
@@ -66,7 +68,8 @@ class Kit:
         return shell
 
     def stream(self, context: TaskContext) -> Stream:
-        stream = self.boxes.stream(self.endpoint, self.run)
+        cap = self.plan.checkpoints.transfer
+        stream = self.boxes.stream(self.endpoint, self.run, cap)
         context.on_cancel(stream.close)
         return stream
 
@@ -107,6 +110,8 @@ def prepare(context: TaskContext, kit: Kit, provider: Provider, instance: Instan
         if kit.plan.train is not None:
             needed = outfit.requirements((kit.library[0] / REQUIREMENTS).read_text())
             outfit.add_packages(shell, kit.login, needed, root)
+        if kit.plan.checkpoints.also is not None:
+            _let_push(shell, kit, kit.plan.checkpoints.also)
     finally:
         shell.close()
 
@@ -217,6 +222,22 @@ def _upload(context: TaskContext, kit: Kit) -> None:
         stream.close()
 
 
+def _let_push(shell: Shell, kit: Kit, also: PushPlan) -> None:
+    """What the agent needs to have checkpoints pushed; `push.json` last, for it turns that on."""
+    root = agent_root(kit.run)
+    shell.put((kit.folder / PUSH_KEYS).read_bytes(), f"{root}/s3.env")
+    python = outfit.push_python(shell, kit.login, root)
+    record = {
+        "v": 1,
+        "also": also.uri,
+        "run": kit.run,
+        "endpoint_url": also.endpoint_url,
+        "region": also.region,
+        "python": python,
+    }
+    shell.put(json.dumps(record).encode(), f"{root}/push.json")
+
+
 def _source(kit: Kit, upload: Upload) -> Path:
     return kit.folder / "code" if upload.what == "code" else Path(upload.source)
 
@@ -237,22 +258,29 @@ def _setup(shell: Shell, kit: Kit) -> None:
 
 def _place(context: TaskContext, kit: Kit, source: Source) -> None:
     """Put the checkpoint to resume from where the trainer will look: from the box's own seal
-    when it has one, else from the mirror."""
+    when it has one, else from the mirror, else from S3."""
     dest = f"{work_folder(kit.run)}/{resume_place(kit.plan, source)}"
     stream = kit.stream(context)
     try:
-        try:
+        with suppress(NotFound):
             stream.restore(source.name, source.digest, dest)
-        except NotFound:
-            held = kit.mirror.holds(source.digest)
-            if held is None:
-                raise IntegrityError(
-                    f"{source.name} is neither on the box nor in the mirror as it was verified"
-                ) from None
+            return
+        held = kit.mirror.holds(source.digest)
+        if held is not None:
             manifest = kit.mirror.manifest(source.digest)
             stream.push(held, manifest, dest, "folder", _telling(context, manifest.digest))
+            return
     finally:
         stream.close()
+    if kit.plan.checkpoints.also is None:
+        raise IntegrityError(
+            f"{source.name} is neither on the box nor in the mirror as it was verified"
+        )
+    shell = kit.shell(context)
+    try:
+        stores.restore(context, shell, kit.run, kit.plan, source)
+    finally:
+        shell.close()
 
 
 def _spec(kit: Kit, attempt: Attempt) -> dict[str, Any]:
@@ -269,9 +297,10 @@ def _spec(kit: Kit, attempt: Attempt) -> dict[str, Any]:
         },
         "secrets": bool(plan.secrets),
         "checkpoints": plan.checkpoints.path,
-        "layout": "huggingface" if plan.checkpoints.layout == "auto" else plan.checkpoints.layout,
+        "layout": plan.checkpoints.rule or plan.checkpoints.layout,
         "world_size": kit.world_size,
         "resume_step": attempt.resume.step if attempt.resume else None,
+        "resume_at": resume_place(plan, attempt.resume) if attempt.resume else None,
         "deadman": _deadman(kit),
     }
 

@@ -9,15 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.core.actions import Deadlines
+from orchestrator.core.budget import budget_left_s
 from orchestrator.core.codec import from_json
 from orchestrator.core.plan import Plan
 from orchestrator.core.redact import Redactor, secret_values
-from orchestrator.core.run import Instance, Lease, Run
+from orchestrator.core.run import Instance, Lease, Run, Seal
 from orchestrator.flows import box
 from orchestrator.flows.box import Kit
 from orchestrator.flows.fleet import Fleet
+from orchestrator.flows.launch import PRIVATE
 from orchestrator.flows.retry import Backoff
-from orchestrator.ports import Boxes, Clock, Ledger, Mirror, Provider, Tasks
+from orchestrator.flows.stores import OpenStore, no_store, place_of, places_of
+from orchestrator.ports import Boxes, Clock, Ledger, Mirror, Provider, StorePlace, Tasks
 from remote.contract import Manifest
 
 MAX_TOLD = 2000
@@ -37,6 +40,7 @@ class World:
     library: Callable[[], tuple[Path, Manifest]]
     state: Path
     deadlines: Deadlines
+    store: OpenStore = no_store
 
 
 class Hold:
@@ -48,7 +52,7 @@ class Hold:
         self.world = world
         self.plan = from_json(Plan, world.ledger.plan(lease.run))
         self.folder = world.state / "runs" / lease.run
-        self.redactor = Redactor(_known_secrets(self.folder / "secrets.env"))
+        self.redactor = Redactor(_known_secrets(self.folder))
         self.backoff = Backoff()
         self.watching_since = world.clock.now()
         # With the epoch: what an earlier holder of the lease began is not taken for ours.
@@ -102,16 +106,26 @@ class Hold:
             hours_until=self._hours_until(),
         )
 
+    def stored(self, run: Run, seal: Seal) -> tuple[Mirror, OpenStore, StorePlace, str, Seal]:
+        """What it takes to fetch a seal that needs no box."""
+        provider = self.provider(run.find_instance(seal.instance))
+        place, base = place_of(run, self.plan, seal, self.folder, provider)
+        mirror = self.world.mirror(run.id, Path(self.plan.checkpoints.mirror))
+        return mirror, self.world.store, place, base, seal
+
+    def places(self, run: Run, instance: Instance) -> list[tuple[StorePlace, str]]:
+        """Where to look for what a lost box pushed."""
+        return places_of(run, self.plan, instance, self.folder, self.provider(instance))
+
+    def forget_secrets(self) -> None:
+        for name in PRIVATE:
+            (self.folder / name).unlink(missing_ok=True)
+
     def _hours_until(self) -> datetime | None:
         """When the budget will be used up, with what is rented now; None without a budget."""
-        run, now = self.run(), self.now()
-        limits, price = run.limits, sum(each.price_usd_per_hour for each in run.still_billing)
-        left = []
-        if limits.budget_hours is not None:
-            left.append(limits.budget_hours - run.rented_hours(now))
-        if limits.budget_usd is not None and price > 0:
-            left.append((limits.budget_usd - run.spent_usd(now)) / price)
-        return now + timedelta(hours=max(0.0, min(left))) if left else None
+        now = self.now()
+        left_s = budget_left_s(self.run(), now)
+        return None if left_s is None else now + timedelta(seconds=left_s)
 
 
 def shorten(value: Any) -> Any:
@@ -121,5 +135,6 @@ def shorten(value: Any) -> Any:
     return f"{value[: MAX_TOLD // 4]} … {value[-3 * MAX_TOLD // 4 :]}"
 
 
-def _known_secrets(path: Path) -> list[str]:
-    return secret_values(path.read_text()) if path.exists() else []
+def _known_secrets(folder: Path) -> list[str]:
+    paths = [folder / name for name in PRIVATE if (folder / name).exists()]
+    return [value for path in paths for value in secret_values(path.read_text())]

@@ -11,31 +11,41 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from orchestrator.core.bandwidth import Transfer, Window
 from orchestrator.core.codec import to_json
 from orchestrator.core.commands import own_trainer_command
 from orchestrator.core.gpus import suggest
+from orchestrator.core.keep import Keep
+from orchestrator.core.metrics import Metric, usual_mode
 from orchestrator.core.offer import ANY_GPU, Need, Offer, Rental, rank
 from orchestrator.core.placeholders import fill
-from orchestrator.core.plan import PLAN_VERSION, CheckpointPlan, Plan, ResumePlan, Upload
+from orchestrator.core.plan import PLAN_VERSION, CheckpointPlan, Plan, PushPlan, ResumePlan, Upload
 from orchestrator.core.run import Limits
 from orchestrator.core.spec import Checkpoints, DataItem, Job
 from orchestrator.errors import BadJobFile, Missing, NoCapacity, ProviderError
+from orchestrator.flows.sizing import check_fit, forecast_of
 from orchestrator.ports import Ledger, Provider, Trees
 
 PHASE = "main"
 DEFAULT_DISK_GB = 20
 TRAINER_CACHE = ".trainer-cache/"
 MOST_OFFERS = 256
+# What a run keeps to itself, by the file in its folder: NAME=value lines, deleted at its end.
+Private = Mapping[str, Mapping[str, str]]
+PRIVATE = SECRETS, PUSH_KEYS, VOLUME_KEYS = "secrets.env", "s3.env", "volume.env"
 
 
 @dataclass(frozen=True)
 class Shop:
-    """What planning needs of the world."""
+    """What planning needs of the world; `s3_endpoint_url` is empty for Amazon's."""
 
     trees: Trees
     providers: Mapping[str, Provider]
     check_mirror: Callable[[Path], None]
     claim_mirror: Callable[[Path, str], None]
+    s3_endpoint_url: str = ""
+    s3_region: str = ""
+    free_bytes: Callable[[Path], int | None] = lambda mirror: None
 
 
 def make_plan(job: Job, shop: Shop) -> Plan:
@@ -47,7 +57,7 @@ def make_plan(job: Job, shop: Shop) -> Plan:
     need = _need(job)
     if job.checkpoints.mirror:
         shop.check_mirror(job.local(job.checkpoints.mirror))
-    return Plan(
+    plan = Plan(
         v=PLAN_VERSION,
         name=job.name,
         folder=str(job.base),
@@ -61,10 +71,23 @@ def make_plan(job: Job, shop: Shop) -> Plan:
         setup=job.setup or "",
         command=job.run or own_trainer_command(),
         train=job.train.model_dump(mode="json", exclude_none=True) if job.train else None,
-        checkpoints=_checkpoints(job, job.checkpoints),
+        checkpoints=_checkpoints(job, job.checkpoints, shop),
         rental=_rental(job),
         orphan_s=job.recovery.orphan_minutes * 60,
     )
+    return _with_forecast(job, plan, shop)
+
+
+def _with_forecast(job: Job, plan: Plan, shop: Shop) -> Plan:
+    """Raises BadJobFile when the checkpoints certainly do not fit."""
+    travels = sum(upload.size_bytes for upload in plan.uploads)
+    found = forecast_of(job, plan.checkpoints.keep, travels)
+    if found is None:
+        return plan
+    mirror = Path(plan.checkpoints.mirror)
+    free_bytes = shop.free_bytes(mirror)
+    check_fit(found, plan.need.disk_gb, mirror, free_bytes)
+    return replace(plan, disk=found, here_free_bytes=free_bytes)
 
 
 def secret_values(plan: Plan, environ: Mapping[str, str], dotenv: Path) -> dict[str, str]:
@@ -85,7 +108,7 @@ def secret_values(plan: Plan, environ: Mapping[str, str], dotenv: Path) -> dict[
 
 
 def record(
-    plan: Plan, values: Mapping[str, str], *, ledger: Ledger, shop: Shop, state: Path
+    plan: Plan, private: Private, *, ledger: Ledger, shop: Shop, state: Path
 ) -> tuple[str, Plan]:
     """Snapshot the code, keep the secrets, claim the mirror folder, and put the run on record:
     the daemon does the rest. Raises BadJobFile when another run has the folder."""
@@ -98,10 +121,11 @@ def record(
         for upload in plan.uploads:
             if upload.what == "code":
                 shop.trees.snapshot(Path(upload.source), upload.tree, folder / "code")
-        if values:
-            _write_private(folder / "secrets.env", values)
+        for name, values in private.items():
+            if values:
+                _write_private(folder / name, values)
         shop.claim_mirror(Path(mirror), run)
-        ledger.create(run, to_json(plan), _planned(plan))
+        ledger.create(run, to_json(plan), _planned(plan, private))
     except OSError as error:
         shutil.rmtree(folder, ignore_errors=True)
         raise Missing(
@@ -115,7 +139,7 @@ def record(
     return run, plan
 
 
-def _planned(plan: Plan) -> dict[str, Any]:
+def _planned(plan: Plan, private: Private) -> dict[str, Any]:
     """The run's first event."""
     limits = plan.limits
     return {
@@ -123,6 +147,9 @@ def _planned(plan: Plan) -> dict[str, Any]:
         "folder": plan.folder,
         "mirror": plan.checkpoints.mirror,
         "volume": plan.rental.volume,
+        "volume_store": bool(private.get(VOLUME_KEYS)),
+        "also": plan.checkpoints.also.uri if plan.checkpoints.also else "",
+        "metric": to_json(plan.checkpoints.keep.best) if plan.checkpoints.keep else None,
         "usd_per_hour": plan.offer.usd_per_hour,
         "host_loss": limits.host_loss,
         "crash": limits.crash,
@@ -273,14 +300,39 @@ def _upload(
     )
 
 
-def _checkpoints(job: Job, spec: Checkpoints) -> CheckpointPlan:
+def _checkpoints(job: Job, spec: Checkpoints, shop: Shop) -> CheckpointPlan:
     mirror = fill(spec.mirror or f"checkpoints/{job.name}/{{run_id}}/{{phase}}", {"phase": PHASE})
     return CheckpointPlan(
         path=spec.path.rstrip("/"),
         layout=spec.layout if isinstance(spec.layout, str) else "custom",
         mirror=str(job.local(mirror).resolve()),
         resume=ResumePlan(spec.resume.args, spec.resume.env, spec.resume.place or ""),
+        also=_also(spec.also, shop),
+        keep=_keep(spec),
+        transfer=_transfer(spec),
+        rule=None if isinstance(spec.layout, str) else spec.layout.model_dump(mode="json"),
     )
+
+
+def _transfer(spec: Checkpoints) -> Transfer | None:
+    if spec.transfer is None:
+        return None
+    windows = tuple(Window(each.begin, each.end, each.mb_per_s) for each in spec.transfer.windows)
+    return Transfer(spec.transfer.mb_per_s, windows)
+
+
+def _keep(spec: Checkpoints) -> Keep | None:
+    if spec.keep is None:
+        return None
+    best = spec.keep.best
+    metric = Metric(best.metric, best.mode or usual_mode(best.metric)) if best else None
+    return Keep(spec.keep.last, metric, best.count if best else 1, spec.keep.every)
+
+
+def _also(uri: str | None, shop: Shop) -> PushPlan | None:
+    if uri is None:
+        return None
+    return PushPlan(uri.rstrip("/"), shop.s3_endpoint_url, shop.s3_region)
 
 
 def _read_dotenv(path: Path) -> dict[str, str]:

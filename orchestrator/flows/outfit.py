@@ -36,6 +36,26 @@ place() {{
 }}
 """
 
+PUSH_NEED = "boto3>=1.36,<2"
+_PUSH_PROBE = """import json, sys
+try:
+    import boto3
+    fits = tuple(map(int, boto3.__version__.split(".")[:2])) >= (1, 36)
+except Exception:
+    fits = False
+print(json.dumps({"python": sys.executable, "boto3": fits}))
+"""
+# Its own environment: what it needs must not change what the trainer imports. A distribution's
+# Python may lack ensurepip, and then the pip beside it serves.
+_PUSH_VENV = """exec >&2
+export PIP_NO_INPUT=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
+if ! [ -x {venv}/bin/python ]; then
+  python3 -m venv {venv} || {{ rm -rf -- {venv}; python3 -m venv --without-pip {venv}; }} || exit 1
+fi
+{venv}/bin/python -m pip install {need} ||
+  python3 -m pip --python {venv}/bin/python install {need}
+"""
+
 _PROBE = """import importlib.metadata, importlib.util, json
 def look(name):
     if importlib.util.find_spec(name) is None:
@@ -164,6 +184,35 @@ def add_packages(shell: Shell, login: str, needed: Iterable[Requirement], folder
         names = ", ".join(each.line for each in left)
         said = _last_words(done)
         raise CommandFailed(f"pip could not install {names} on the box: {said}", done.rc or 1, said)
+
+
+def push_python(shell: Shell, login: str, folder: str) -> str:
+    """The path of a Python on the box that has boto3: its own when that has it, else that of a
+    virtual environment below `folder`, made now. Raises CommandFailed. Repeatable."""
+    found = _push_probe(shell, f"{login}python3 -")
+    if found:
+        return found
+    venv = shell_words([f"{folder}/push"])
+    script = _PUSH_VENV.format(venv=venv, need=shell_words([PUSH_NEED]))
+    done = Completed(1, "", "")
+    for _ in range(PACKAGES_TRIES):
+        stdin = f"{login}\n{script}".encode()
+        done = shell.run("sh -s", stdin=stdin, timeout_s=PACKAGES_TIMEOUT_S, check=False)
+        found = _push_probe(shell, f"{venv}/bin/python -") if done.rc == 0 else None
+        if found:
+            return found
+    said = _last_words(done)
+    raise CommandFailed(f"pip could not install boto3 on the box: {said}", done.rc or 1, said)
+
+
+def _push_probe(shell: Shell, python: str) -> str | None:
+    done = shell.run(python, stdin=_PUSH_PROBE.encode(), check=False)
+    try:
+        said = json.loads(done.stdout.strip().split("\n")[-1])
+    except ValueError:
+        return None
+    fits = isinstance(said, dict) and said.get("boto3") is True
+    return str(said["python"]) if fits else None
 
 
 def _pip_install(

@@ -16,6 +16,7 @@ from orchestrator.errors import (
     NoCapacity,
     NotFound,
     Refused,
+    StorageBlocked,
     Transient,
     Unreachable,
     Unusable,
@@ -26,8 +27,12 @@ from orchestrator.flows.fleet import describe
 from orchestrator.flows.hold import Hold, shorten
 from orchestrator.flows.link import Link
 from orchestrator.flows.rented import Rented
+from orchestrator.flows.stores import told_by
 from orchestrator.flows.transfers import Transfers
+from orchestrator.flows.upkeep import Upkeep
+from orchestrator.flows.worth import Fetched
 from orchestrator.ports import Provider, Task, TaskContext
+from remote.contract import ContractError, Manifest
 
 log = logging.getLogger(__name__)
 
@@ -39,11 +44,14 @@ PAUSE_S = {"stop": 5.0, "ack": 1.0}
 class Results:
     """Takes in what the tasks of one run reported and how they ended."""
 
-    def __init__(self, hold: Hold, rented: Rented, link: Link, transfers: Transfers) -> None:
+    def __init__(
+        self, hold: Hold, rented: Rented, link: Link, transfers: Transfers, upkeep: Upkeep
+    ) -> None:
         self._hold = hold
         self._rented = rented
         self._link = link
         self._transfers = transfers
+        self._upkeep = upkeep
         self.gave_up: dict[str, str] = {}
         self.reached: set[str] = set()
         self.troubles: dict[str, str] = {}
@@ -100,10 +108,16 @@ class Results:
             case "ack":
                 for seal in result:
                     self._tell_of(seal, "checkpoint.acked")
+            case "prune":
+                self._pruned(result)
+            case "room":
+                self._upkeep.room_told(result)
             case "follow":
                 self._link.ended(rest)
             case "rekey":
                 self._rekeyed(rest, made_anew=result)
+            case "look":
+                self._looked(rest, result)
             case "logs":
                 self._keep_logs(rest, result)
 
@@ -118,15 +132,34 @@ class Results:
         if attempt.started_at is None:
             self._hold.record("attempt.started", attempt=number)
 
-    def _fetched(self, key: str, path: str) -> None:
+    def _fetched(self, key: str, got: Fetched) -> None:
         seal = self._transfers.ended(key)
+        self._upkeep.fetched()
         if seal:
-            self._tell_of(seal, "checkpoint.mirrored", digest=seal.digest, path=path)
+            told = {"digest": seal.digest, "path": got.path, "metrics": got.metrics}
+            self._tell_of(seal, "checkpoint.mirrored", **told)
+
+    def _pruned(self, seal: Seal) -> None:
+        path = self._hold.run().mirrored.get(seal.digest, "")
+        self._tell_of(seal, "checkpoint.pruned", digest=seal.digest, path=path)
 
     def _tell_of(self, seal: Seal, kind: str, **data: Any) -> None:
         self._hold.record(
             kind, instance=seal.instance, name=seal.name, generation=seal.generation, **data
         )
+
+    def _looked(self, instance: str, found: list[tuple[str, Manifest]]) -> None:
+        """What a lost box pushed is as good as what it told."""
+        news = 0
+        for uri, manifest in found:
+            try:
+                for kind, data in told_by(self._hold.run(), instance, uri, manifest):
+                    self._hold.record(kind, **data)
+                    news += kind == "checkpoint.pushed"
+            except ContractError as error:
+                log.warning("%s is passed over: %s", uri, error)
+        message = f"{len(found)} checkpoints, {news} of them unheard of"
+        self._hold.record("instance.looked", instance=instance, message=message)
 
     def _keep_logs(self, instance: str, text: str) -> None:
         path = self._hold.folder / instance / "provider.log"
@@ -142,11 +175,16 @@ class Results:
             self._ask_for_keys(run)
         if isinstance(error, Wiped):
             self._wiped(run, error)
+        if isinstance(error, StorageBlocked):
+            self._upkeep.blocked(error)
         match verb:
             case "create":
                 self._create_failed(rest, error)
             case "fetch":
                 self._fetch_failed(key, error)
+            case "look":
+                if isinstance(error, Refused | Missing | NotFound):
+                    self._hold.record("instance.looked", instance=rest, message=describe(error))
             case "follow":
                 self._link.ended(rest)
             case "rekey":
@@ -249,7 +287,7 @@ def _rekey(_: TaskContext, hold: Hold, provider: Provider, instance: Instance) -
 
 def _hopeless(verb: str, error: Exception, failures: int) -> bool:
     """Whether trying again cannot help: what the job asks for is wrong, or it was tried."""
-    if isinstance(error, Unreachable | Transient | HostKeyChanged | Wiped):
+    if isinstance(error, Unreachable | Transient | HostKeyChanged | Wiped | StorageBlocked):
         return False
     if verb == "prepare" and isinstance(error, CommandFailed | Missing | IntegrityError):
         return True

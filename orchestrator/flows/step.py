@@ -6,7 +6,7 @@ side effect starts only after the intent to have it is on record.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from orchestrator.core.actions import (
@@ -29,13 +29,17 @@ from orchestrator.core.actions import (
     Warn,
 )
 from orchestrator.core.decide import decide
-from orchestrator.core.run import Lease, Run
-from orchestrator.flows import box
+from orchestrator.core.drain import drain_until
+from orchestrator.core.holdings import unlooked
+from orchestrator.core.run import Lease, Outcome, Run, Seal
+from orchestrator.flows import box, stores
 from orchestrator.flows.hold import Hold, World
 from orchestrator.flows.link import Link
 from orchestrator.flows.rented import Rented
 from orchestrator.flows.results import Results
 from orchestrator.flows.transfers import Transfers, fetch_key
+from orchestrator.flows.upkeep import Upkeep
+from orchestrator.flows.worth import weighed
 from orchestrator.ports import Provider, TaskContext
 
 
@@ -49,7 +53,8 @@ class Stepper:
         self.link = Link(lease, world.ledger, world.clock, hold.folder, hold.redactor)
         self.transfers = Transfers()
         self._rented = Rented(hold)
-        self._results = Results(hold, self._rented, self.link, self.transfers)
+        self._upkeep = Upkeep(hold)
+        self._results = Results(hold, self._rented, self.link, self.transfers, self._upkeep)
         self.last: Action = Wait("nothing yet")
 
     @property
@@ -62,11 +67,13 @@ class Stepper:
         hold = self._hold
         self._rented.refresh(hold.run(), self.link.silent())
         self._results.take()
+        self.transfers.moved(_pushes(self.link.heartbeats()), hold.now())
         run = self._rented.take_in(hold.run())
         run = self._keep_link(run)
         self.last = decide(run, hold.plan.offers, self._see(run), hold.now(), self._world.deadlines)
         self._act(run, self.last)
         self._transfer(hold.run())
+        self._upkeep.step(hold.run(), self.link.heartbeats())
         return hold.run().terminal
 
     def woke(self) -> None:
@@ -133,24 +140,34 @@ class Stepper:
             case Warn(share):
                 record("budget.warned", share=round(share, 3))
             case Drain(outcome):
-                record(
-                    "drain.begun",
-                    outcome=outcome.state,
-                    reason=outcome.reason,
-                    code=outcome.code,
-                )
-            case Drained(missing):
-                record("drain.ended", complete=not missing, missing=list(missing))
+                self._drain(run, outcome)
+            case Drained(missing, why):
+                why = why if missing else ""
+                record("drain.ended", complete=not missing, missing=list(missing), why=why)
             case Terminate(instance):
                 self._let_go(instance)
                 self._rented.terminate(run, instance)
             case Gone(instance):
                 self._rented.gone(run.find_instance(instance))
+            case Finish() if any(key.startswith("prune:") for key in self._hold.busy()):
+                pass  # what is being let go is on record first
             case Finish():
-                (self._hold.folder / "secrets.env").unlink(missing_ok=True)
+                self._hold.forget_secrets()
                 record("run.finished")
             case Wait():
                 pass
+
+    def _drain(self, run: Run, outcome: Outcome) -> None:
+        now = self._hold.now()
+        self._hold.record(
+            "drain.begun",
+            outcome=outcome.state,
+            reason=outcome.reason,
+            code=outcome.code,
+            expected_s=round(self.transfers.expected_s(run), 1),
+            rate_bytes_per_s=round(self.transfers.bytes_per_s),
+            until=drain_until(run, now, self._world.deadlines).isoformat(),
+        )
 
     def _prepare(self, run: Run, instance_id: str) -> None:
         instance = run.find_instance(instance_id)
@@ -193,16 +210,40 @@ class Stepper:
 
     def _transfer(self, run: Run) -> None:
         """Bring the next checkpoint here, and tell the box what is here."""
-        instance = run.instance
-        if instance is None or not instance.booted:
-            return
+        self._look(run)
+        instance = run.instance if run.instance and run.instance.booted else None
         busy = self._hold.busy() | self._hold.waiting()
-        seal = self.transfers.next(run, instance.id, busy)
+        stored = None
+        if run.paused is None:
+            stored = self.transfers.next_stored(run, instance.id if instance else None, busy)
+        if stored:
+            self._fetch(stored, stores.fetch, *self._hold.stored(run, stored))
+        if instance is None:
+            return
+        seal = None if run.paused else self.transfers.next(run, instance.id, busy)
         if seal:
-            self._hold.begin(fetch_key(seal), box.fetch, self._hold.kit(instance), seal)
+            self._fetch(seal, box.fetch, self._hold.kit(instance), seal)
         held = self.transfers.to_acknowledge(run, instance.id, busy)
         if held:
             self._hold.begin("ack:", box.acknowledge, self._hold.kit(instance), held)
+
+    def _fetch(self, seal: Seal, fetch: Callable[..., str], *arguments: Any) -> None:
+        self._hold.begin(fetch_key(seal), weighed, fetch, seal, self._hold.folder, *arguments)
+
+    def _look(self, run: Run) -> None:
+        """Ask S3 what a lost box left there while nobody listened."""
+        for instance in unlooked(run):
+            key = f"look:{instance.id}"
+            if key not in self._hold.busy() | self._hold.waiting():
+                places = self._hold.places(run, instance)
+                self._hold.begin(key, stores.look, self._hold.world.store, places)
+
+
+def _pushes(heartbeats: Mapping[str, Any]) -> list[tuple[str, int]]:
+    """How much each box says that it has sent to S3."""
+    told = {box: pulse.get("push") for box, pulse in heartbeats.items()}
+    sent = {box: push.get("sent") for box, push in told.items() if isinstance(push, dict)}
+    return [(f"push from {box}", size) for box, size in sent.items() if isinstance(size, int)]
 
 
 def _logs(_: TaskContext, provider: Provider, provider_id: str) -> str:

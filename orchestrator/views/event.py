@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from orchestrator.core.run import Event
-from orchestrator.views.words import clock, dollars, size
+from orchestrator.views.words import clock, dollars, duration, size
 
 Data = Mapping[str, Any]
 
@@ -33,13 +33,28 @@ def _sealed(data: Data) -> str:
 
 
 def _missing(data: Data) -> str:
-    missing = data["missing"]
-    return f"drained without {', '.join(missing)}" if missing else "everything is here"
+    missing, why = data["missing"], data.get("why")
+    because = f": {why}" if why else ""
+    return f"drained without {', '.join(missing)}{because}" if missing else "everything is here"
+
+
+def _draining(data: Data) -> str:
+    expected_s, until = data.get("expected_s"), data.get("until")
+    took = f"; what is missing takes about {duration(expected_s)}" if expected_s else ""
+    return f"draining: {data['reason']}{took}" + (f", until {until[:16]}" if until else "")
+
+
+def _low(data: Data) -> str:
+    whose = "the box's disk" if data["where"] == "box" else "the disk of the mirror here"
+    full = f", full at about {data['full_at'][:16]}" if data.get("full_at") else ""
+    free, needed = size(data["free_bytes"]), size(data["needed_bytes"])
+    return f"RED FLAG: {whose} has {free} left, and {needed} are needed{full}"
 
 
 _WORDS: dict[str, Callable[[Data], str]] = {
     "planned": lambda data: f"planned {data['name']}",
     "requested.teardown": lambda data: f"teardown asked for: {data['reason']}",
+    "requested.fetch": lambda data: f"{data['name']} is asked for again: what is here is damaged",
     "instance.intended": lambda data: (
         f"renting {data['instance']}: {data['offer']} of {data['provider']}"
     ),
@@ -67,6 +82,9 @@ _WORDS: dict[str, Callable[[Data], str]] = {
     ),
     "instance.prepared": lambda data: f"{data['instance']} is prepared",
     "instance.lost": lambda data: f"{data['instance']} is lost: {data['reason']}",
+    "instance.looked": lambda data: (
+        f"looked for what {data['instance']} left in S3: {data['message']}"
+    ),
     "instance.terminating": lambda data: f"ending {data['instance']}",
     "instance.gone": lambda data: f"{data['instance']} is gone, proven by its provider's list",
     "attempt.intended": lambda data: (
@@ -82,6 +100,11 @@ _WORDS: dict[str, Callable[[Data], str]] = {
     "push.failed": lambda data: (
         f"RED FLAG: checkpoints do not reach S3, tried again: {data['message']}"
     ),
+    "checkpoint.pruned": lambda data: f"{data['name']} was let go here by checkpoints.keep",
+    "mirror.paused": lambda data: f"RED FLAG: the mirror takes nothing: {data['message']}",
+    "mirror.resumed": lambda data: "the mirror takes checkpoints again",
+    "disk.low": _low,
+    "disk.eased": lambda data: f"the disk {data['where']} has room again",
     "checkpoint.acked": lambda data: f"{data['name']} may go from {data['instance']}",
     "checkpoint.failed": lambda data: f"{data['name']} was refused: {data['reason']}",
     "deadman.fired": lambda data: f"{data['instance']} acted by itself: {data['reason']}",
@@ -89,7 +112,7 @@ _WORDS: dict[str, Callable[[Data], str]] = {
     "deadman.refused": lambda data: (
         f"{data['instance']} still bills, it could not stop itself: {data['reason']}"
     ),
-    "drain.begun": lambda data: f"draining: {data['reason']}",
+    "drain.begun": _draining,
     "drain.ended": _missing,
     "run.finished": lambda data: "the run has ended",
 }

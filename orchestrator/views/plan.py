@@ -12,6 +12,7 @@ from orchestrator.core.codec import to_json
 from orchestrator.core.offer import Offer
 from orchestrator.core.plan import Plan
 from orchestrator.core.run import Limits
+from orchestrator.views.disk import disk_rows
 from orchestrator.views.offers import offer_age, offer_place
 from orchestrator.views.words import dollars, duration, size
 
@@ -45,6 +46,9 @@ def _rows(plan: Plan, now: datetime, self_stop: Collection[str]) -> Iterator[Row
     for line in more:
         yield "", line
     yield "checkpoints", f"{plan.checkpoints.path} on the box -> {plan.checkpoints.mirror}"
+    yield from disk_rows(plan)
+    if plan.checkpoints.also:
+        yield "also", f"{plan.checkpoints.also.uri} (pushed by the box)"
     limits = plan.limits
     yield "recovery", f"{limits.host_loss} lost instances, {limits.crash} crashes"
     yield from _alone(plan, self_stop)

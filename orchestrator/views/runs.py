@@ -6,7 +6,11 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
+from orchestrator.core.choose import best_of, metric_of
+from orchestrator.core.metrics import Metric
 from orchestrator.core.run import Run, Seal
+from orchestrator.core.where import Place, places, state_of
+from orchestrator.views.flags import flag_words, red_flags
 from orchestrator.views.words import dollars, duration, size
 
 NOTE = 100
@@ -41,15 +45,20 @@ def run_record(run: Run, now: datetime) -> dict[str, Any]:
         "still_billing": [each.id for each in run.still_billing],
         "attempts": len(run.attempts),
         "checkpoints": len(run.mirrored),
+        "red_flags": red_flags(run, now),
     }
 
 
 def checkpoints_table(run: Run) -> str:
-    head = ("CHECKPOINT", "STEP", "SIZE", "WHERE")
-    return table(head, [_seal_row(run, seal) for seal in run.seals])
+    """Each seal that a box reported, oldest first; the best by its metric says so."""
+    metric, best = metric_of(run), best_of(run)
+    head = ("CHECKPOINT", "STEP", "SIZE", _head(metric), "GEN", "STATE", "WHERE")
+    return table(head, [_seal_row(run, seal, metric, best) for seal in run.seals])
 
 
 def checkpoint_record(run: Run, seal: Seal) -> dict[str, Any]:
+    """One checkpoint for `--json`. `here` is its folder, or null."""
+    best = best_of(run)
     return {
         "name": seal.name,
         "step": seal.step,
@@ -57,7 +66,13 @@ def checkpoint_record(run: Run, seal: Seal) -> dict[str, Any]:
         "digest": seal.digest,
         "final": seal.final,
         "attempt": seal.attempt,
+        "generation": seal.generation,
+        "state": state_of(run, seal),
+        "failed": seal.failed,
+        "metrics": dict(run.metrics.get(seal.digest, {})),
+        "best": best is not None and best.digest == seal.digest,
         "here": run.mirrored.get(seal.digest),
+        "places": [{"kind": each.kind, "at": each.at} for each in places(run, seal)],
     }
 
 
@@ -67,8 +82,8 @@ def _run_row(run: Run, now: datetime) -> Sequence[str]:
     note = run.reason
     if run.still_billing and (run.outcome or run.terminal):
         note = f"still billing; {note}"
-    note = " ".join(note.split())
-    note = note if len(note) <= NOTE else f"{note[:NOTE]}…"
+    flag = flag_words(run)
+    note = _short(f"{flag}; {note}" if flag and note else flag or note)
     return (
         run.id,
         str(run.state),
@@ -79,9 +94,31 @@ def _run_row(run: Run, now: datetime) -> Sequence[str]:
     )
 
 
-def _seal_row(run: Run, seal: Seal) -> Sequence[str]:
-    here = run.mirrored.get(seal.digest)
-    lost = {each.id for each in run.instances if each.lost or each.gone_at}
-    where = here or ("lost with its box" if seal.instance in lost else f"on {seal.instance}")
-    step = "" if seal.step is None else str(seal.step)
-    return (seal.name, step, size(seal.size_bytes), seal.failed or where)
+def _head(metric: Metric | None) -> str:
+    return metric.name.upper() if metric else "METRIC"
+
+
+def _seal_row(run: Run, seal: Seal, metric: Metric | None, best: Seal | None) -> Sequence[str]:
+    value = run.metrics.get(seal.digest, {}).get(metric.name) if metric else None
+    shown = "" if value is None else f"{value:.4g}"
+    if best and best.digest == seal.digest:
+        shown += " (best)"
+    where = ", ".join(_place(each) for each in places(run, seal))
+    return (
+        seal.name,
+        "" if seal.step is None else str(seal.step),
+        size(seal.size_bytes),
+        shown,
+        str(seal.generation),
+        state_of(run, seal),
+        _short(seal.failed) if seal.failed else where or "nowhere",
+    )
+
+
+def _place(place: Place) -> str:
+    return {"here": place.at, "box": f"on {place.at}", "s3": place.at}[place.kind]
+
+
+def _short(text: str) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= NOTE else f"{text[:NOTE]}…"

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import os
 from datetime import datetime
+from textwrap import wrap
 from types import TracebackType
 from typing import Any
 
 import click
 
 from orchestrator.core.run import Run
+from orchestrator.views.flags import flag_words, red_flags
 from orchestrator.views.progress import Picture
-from orchestrator.views.words import dollars, duration, size
+from orchestrator.views.words import dollars, duration, transfer_words
 
+TRANSFER_LINE_S = 5.0
+BAR = 20
 _BARS = "▁▂▃▄▅▆▇█"
 
 
@@ -23,6 +27,8 @@ class Screen:
         self._live = _open_live() if live else None
         self._told_step: object = None
         self._told_troubles: list[str] = []
+        self._told_transfer_at: datetime | None = None
+        self._told_flags = ""
 
     def __enter__(self) -> Screen:
         if self._live:
@@ -53,10 +59,31 @@ class Screen:
             self._told_troubles = troubles
             for trouble in troubles:
                 click.echo(f"          {trouble}")
+        self._show_transfer(picture, now)
+        self._show_flags(run, now)
         step = picture.last.get("step")
         if isinstance(step, int) and step != self._told_step and step % 10 == 0:
             self._told_step = step
             click.echo(f"          {_training(picture)}")
+
+    def _show_flags(self, run: Run, now: datetime) -> None:
+        """Whole, with what they cost, whenever there are others than before."""
+        words = flag_words(run)
+        if words != self._told_flags:
+            self._told_flags = words
+            for flag in red_flags(run, now):
+                click.echo(f"          RED FLAG: {flag}")
+
+    def _show_transfer(self, picture: Picture, now: datetime) -> None:
+        """What takes a while is told now and then; what is here soon is told by its event."""
+        moving = _moving(picture)
+        if not moving:
+            self._told_transfer_at = None
+        elif self._told_transfer_at is None:
+            self._told_transfer_at = now
+        elif (now - self._told_transfer_at).total_seconds() >= TRANSFER_LINE_S:
+            self._told_transfer_at = now
+            click.echo(f"          {moving}")
 
 
 def _open_live() -> Any:
@@ -74,12 +101,27 @@ def _panel(run: Run, picture: Picture, now: datetime) -> list[str]:
         lines.append(f"  training     {_training(picture)}")
         lines.append(f"  loss         {_curve(picture)}")
     lines.append(f"  checkpoints  {len(run.seals)} sealed on the box, {len(run.mirrored)} here")
-    moving = picture.now.get("transfer")
+    moving = _moving(picture)
     if moving:
-        done = f"{size(moving['received'])} of {size(moving['size_bytes'])}"
-        lines.append(f"  on its way   {moving['name']}, {done}")
+        lines.append(f"  on its way   {_bar(picture)}{moving}")
+    for flag in red_flags(run, now):
+        lines += wrap(f"  RED FLAG     {flag}", _width(), subsequent_indent=" " * 15)
     lines += [f"  {trouble}" for trouble in _troubles(picture)]
     return [line[: _width()] for line in lines]
+
+
+def _moving(picture: Picture) -> str:
+    moving = picture.now.get("transfer")
+    if not isinstance(moving, dict):
+        return ""
+    done, total = moving.get("received", 0), moving.get("size_bytes", 0)
+    return transfer_words(str(moving.get("name")), done, total, moving.get("bytes_per_s"))
+
+
+def _bar(picture: Picture) -> str:
+    moving = picture.now["transfer"]
+    full = min(1.0, moving.get("received", 0) / (moving.get("size_bytes") or 1))
+    return f"[{'=' * round(full * BAR)}{' ' * (BAR - round(full * BAR))}] "
 
 
 def _troubles(picture: Picture) -> list[str]:

@@ -29,5 +29,14 @@ def duration(seconds: float) -> str:
     return f"{minutes}m{whole % 60:02d}s" if minutes else f"{whole}s"
 
 
+def transfer_words(name: str, done: int, total: int, bytes_per_s: float | None) -> str:
+    """checkpoint-20: 43%, 1.2 GB of 2.8 GB, 118.2 MB/s, 13s left."""
+    share = min(1.0, done / total) if total else 1.0
+    words = [f"{name}: {share:.0%}", f"{size(done)} of {size(total)}"]
+    if bytes_per_s:
+        words += [f"{size(bytes_per_s)}/s", f"{duration((total - done) / bytes_per_s)} left"]
+    return ", ".join(words)
+
+
 def clock(at: datetime) -> str:
     return at.astimezone().strftime("%H:%M:%S")

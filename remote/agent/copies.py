@@ -15,6 +15,7 @@ from typing import Dict, Optional
 from remote.agent.scan import Identity
 
 RESERVE = 0.05  # of the disk: the trainer has to write its next checkpoint
+BLOCK_BYTES = 1024 * 1024
 
 
 class Copies:
@@ -26,6 +27,13 @@ class Copies:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="copy")
         self._jobs: Dict[Path, Future[Optional[Identity]]] = {}
         self._seen: Dict[Path, Identity] = {}
+        self._promised: Dict[Path, int] = {}  # bytes of copies that are not on the disk yet
+
+    def fits(self, folder: Path, identity: Identity) -> bool:
+        """Whether there is room for a copy besides those that are under way."""
+        disk = shutil.disk_usage(folder)
+        left = disk.free - sum(self._promised.values()) - identity.size
+        return left >= disk.total * RESERVE
 
     def want(self, source: Path, target: Path, identity: Identity) -> bool:
         """Whether `target` holds a copy of `source` as of `identity`. Starts one when the source
@@ -47,6 +55,7 @@ class Copies:
         if job is None or not job.done():
             return None
         del self._jobs[target]
+        del self._promised[target]
         return job.result()
 
     def pending(self, folder: Path) -> bool:
@@ -61,10 +70,11 @@ class Copies:
         except FileNotFoundError:
             return
         found = os.fstat(file)
-        disk = shutil.disk_usage(target.parent)
-        if not stat.S_ISREG(found.st_mode) or disk.free - found.st_size < disk.total * RESERVE:
+        identity = Identity.of(found)
+        if not stat.S_ISREG(found.st_mode) or not self.fits(target.parent, identity):
             os.close(file)
             raise OSError(errno.ENOSPC, "no room to copy %s out of the trainer's reach" % source)
+        self._promised[target] = identity.size
         self._jobs[target] = self._pool.submit(self._copy, file, target)
 
     def _copy(self, file: int, target: Path) -> Optional[Identity]:
@@ -74,7 +84,8 @@ class Copies:
         try:
             with os.fdopen(file, "rb") as reader, temporary.open("xb") as writer:
                 before = Identity.of(os.fstat(file))
-                shutil.copyfileobj(reader, writer, 1024 * 1024)
+                for _ in range(0, before.size, BLOCK_BYTES):  # what grows is not followed
+                    writer.write(reader.read(BLOCK_BYTES))
                 os.fchmod(writer.fileno(), stat.S_IMODE(os.fstat(file).st_mode))
                 after = Identity.of(os.fstat(file))
             if before != after:

@@ -33,9 +33,10 @@ NOT_ALLOWED = (401, 403)
 
 
 def only_here(root: Root) -> List[str]:
-    """Names of the seals that no controller has said it holds."""
-    found = sorted(root.seals.glob("*/manifest.json"))
-    return [each.parent.name for each in found if not (each.parent / "acked").exists()]
+    """Names of the seals that no controller has said it holds and that are not in S3."""
+    found = [each.parent for each in sorted(root.seals.glob("*/manifest.json"))]
+    elsewhere = ("acked", "pushed")
+    return [each.name for each in found if not any((each / word).exists() for word in elsewhere)]
 
 
 def _now() -> datetime:

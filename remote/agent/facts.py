@@ -20,6 +20,8 @@ _KEYS: Dict[str, Tuple[str, ...]] = {
     "agent.settled": ("attempt",),
     "checkpoint.sealed": ("name", "generation"),
     "checkpoint.dropped": ("name", "generation"),
+    "checkpoint.pushed": ("name", "generation"),
+    "push.gave_up": ("name", "generation"),
 }
 
 

@@ -1,34 +1,38 @@
-"""Follows the trainer's checkpoint folders: pins what is new, has sealed what is complete, drops
-what never was. The disk decides, so a new supervisor goes on where a killed one stopped."""
+"""Follows the trainer's checkpoints: pins what is new, has sealed what is complete, drops what
+never was. The disk decides, so a new supervisor goes on where a killed one stopped."""
 
 from __future__ import annotations
 
-import contextlib
 import shutil
-import sys
 import time
-import traceback
-from typing import Callable, Dict, Iterator, List, Optional, Set, Tuple
+from typing import Callable, Dict, Iterator, List, Optional, Tuple, Union
 
 from remote.agent import judge, layouts
 from remote.agent.attempt import Attempt
+from remote.agent.candidates import FINAL, Candidate, Found, find
+from remote.agent.complaints import Complaints
 from remote.agent.copies import Copies
 from remote.agent.facts import Facts, read
+from remote.agent.held import held_bytes
 from remote.agent.intact import is_intact
-from remote.agent.judge import Complete, Incomplete
+from remote.agent.judge import Complete, Incomplete, Waiting
 from remote.agent.known import Known
 from remote.agent.paths import Root
+from remote.agent.patience import Patience
 from remote.agent.pin import Pin
-from remote.agent.prepare import FINAL
 from remote.agent.ranks import Ranks
-from remote.agent.scan import checkpoint_folders, from_json, list_files, list_tree
-from remote.agent.seal import Changed, Job
+from remote.agent.referee import Referee
+from remote.agent.scan import from_json, list_files
 from remote.agent.sealer import Sealer
+from remote.agent.sealing import Changed, Job
 from remote.agent.spec import Spec
 from remote.contract import MARKER, ContractError
 
 RETRY_S = 5.0
-MAX_COMPLAINTS = 100
+RELOOK_S = 1.0  # at what is sealed: it may be written again
+STRANGE_S = 60.0  # before what could not be looked at is looked at again
+WEIGH_S = 10.0
+UNHELD_S = 60.0  # after the trainer's end, for what could not be linked or copied until then
 
 
 class Keeper:
@@ -54,24 +58,25 @@ class Keeper:
         self._ranks = Ranks(attempt, spec.world_size, clock)
         self._known = Known()
         self._sealer = Sealer(root, facts, self._known)
+        self._complaints = Complaints(facts)
+        self._patience = Patience()
         self._pins: Dict[str, Pin] = {}
+        self._found = Found({})
+        self._referee = Referee(attempt, spec, self._ranks)
         self._not_before: Dict[str, float] = {}
-        self._complaints: Set[str] = set()
+        self._look_again: Dict[str, float] = {}
+        self._held = (float("-inf"), 0)
         self._recall()
 
     def step(self, *, ended: bool) -> None:
         """One look at everything, and what follows from it. `ended`: the trainer has, and this
         was known before the call."""
         self._collect()
-        folders = checkpoint_folders(self._spec.checkpoints)
-        for name in [*folders, *(name for name in self._pins if name not in folders)]:
-            if name != FINAL:
-                with self._complaining(name):
-                    self._look(name)
-        with self._complaining(FINAL):
+        self._look_around()
+        with self._complaints.about(FINAL):
             self._look_at_root()
         for pin in list(self._pins.values()):
-            with self._complaining(pin.name):
+            with self._complaints.about(pin.name):
                 self._judge(pin, ended=ended)
 
     def finish(self, rc: int) -> bool:
@@ -80,7 +85,7 @@ class Keeper:
         Weights at the root are final once no checkpoint is under way any more."""
         if self._pins or not self._sealer.is_idle:
             return False
-        with self._complaining(FINAL):
+        with self._complaints.about(FINAL):
             self._find_final(rc)
         return not self._pins
 
@@ -92,6 +97,15 @@ class Keeper:
     @property
     def pinning(self) -> List[str]:
         return sorted(self._pins)
+
+    @property
+    def held_bytes(self) -> int:
+        """Disk that pins and seals occupy beyond the trainer's own files; weighed now and then."""
+        weighed_at, size = self._held
+        if self._clock() - weighed_at >= WEIGH_S:
+            size = held_bytes((self._root.pins, self._root.seals))
+            self._held = self._clock(), size
+        return size
 
     @property
     def is_busy(self) -> bool:
@@ -131,94 +145,150 @@ class Keeper:
         self._known.use(name, generation)
         return pin
 
-    def _look(self, name: str) -> None:
-        if self._sealer.is_sealing(name):
-            return
-        folder = self._spec.checkpoints / name
-        listing = list_tree(folder)
+    def _look_around(self) -> None:
+        with self._complaints.about("the checkpoint folder"):
+            self._found = find(self._spec.layouts, self._spec.checkpoints)
+        found = self._found
+        for name in found.refused:
+            self._complaints.say(
+                "%r is not mirrored: the name is taken, or none that a checkpoint may have" % name
+            )
+        for name, candidate in found.candidates.items():
+            with self._complaints.about(name):
+                self._look(candidate)
+        for name, pin in self._pins.items():
+            if name not in found.candidates and name != FINAL and not self._is_sealing(pin):
+                with self._complaints.about(name):
+                    pin.update(pin.folder.joinpath, {}, self._clock())
+
+    def _look(self, candidate: Candidate) -> None:
+        name, now = candidate.name, self._clock()
         pin = self._pins.get(name)
+        if now < self._look_again.get(name, now) or (pin and self._is_sealing(pin)):
+            return
+        try:
+            own = candidate.own()
+        except ContractError:
+            self._look_again[name] = now + STRANGE_S
+            raise
         if pin is None:
-            if not self._known.is_another(name, listing):
+            if not self._known.is_another(name, own):
+                self._look_again[name] = now + (RELOOK_S if own else 0)
                 return
+            self._referee.note(candidate)
             pin = self._open(name, self._known.generation(name) + 1)
-        pin.update(folder, listing, self._clock())
+        shared = candidate.shared(own)
+        pin.shared.update(shared)
+        listing = {**own, **shared}
+        pin.update(candidate.locate, listing, now, copy=candidate.layout.rewritten)
 
     def _look_at_root(self) -> None:
         """Our own trainer marks its final weights and waits until they are pinned."""
-        if self._sealer.is_sealing(FINAL):
+        folder, pin = self._spec.checkpoints, self._pins.get(FINAL)
+        if self._sealer.is_sealing(FINAL) or (pin is None and not (folder / MARKER).exists()):
             return
-        folder = self._spec.checkpoints
         listing = self._known.fresh(FINAL, list_files(folder))
-        pin = self._pins.get(FINAL)
         if pin is None:
             if MARKER not in listing:
                 return
             pin = self._open(FINAL, self._known.generation(FINAL) + 1)
-        pin.update(folder, listing, self._clock())
+        pin.update(folder.joinpath, listing, self._clock())
 
     def _find_final(self, rc: int) -> None:
-        """After an error, weights may be cut short: their own containers have to agree."""
+        """After an error, weights may be cut short: their own containers have to agree. Where a
+        trainer leaves no weights of its own at the end, its last checkpoint is what it made."""
         folder = self._spec.checkpoints
         listing = self._known.fresh(FINAL, list_files(folder))
         whole = rc == 0 or all(is_intact(folder / path) for path in layouts.weights(listing))
         if whole and judge.by_root(folder, listing):
             pin = self._open(FINAL, self._known.generation(FINAL) + 1)
-            pin.update(folder, listing, self._clock())
+            pin.update(folder.joinpath, listing, self._clock())
+        elif rc == 0:
+            self._sealer.end_with_last(self.attempt.number, self._ends_with_last)
+
+    def _ends_with_last(self, name: str) -> bool:
+        layout = self._referee.layout_of(name)
+        return layout is not None and not layout.ends_at_root
 
     def _judge(self, pin: Pin, *, ended: bool) -> None:
         now = self._clock()
-        if self._sealer.is_sealing(pin.name) or now < self._not_before.get(pin.name, now):
+        if self._is_sealing(pin) or now < self._not_before.get(pin.name, now):
             return
         complete = self._by_marker(pin)
         if complete is None and not pin.is_whole:
+            if ended and not pin.is_coming and now - pin.changed_at > UNHELD_S:
+                self._drop(pin, "copy of it, which there was no room for or no way to make")
             return
-        verdict = complete or self._by_rule(pin, now, ended=ended)
+        verdict = complete or self._referee.verdict(
+            pin,
+            self._newness(pin),
+            newest=self._found.newest,
+            usual=self._sealer.newest_files(self.attempt.number),
+            now=now,
+            ended=ended,
+        )
         if isinstance(verdict, Complete):
-            self._seal(pin, verdict)
+            self._seal(pin, verdict, final=pin.name == FINAL or self._referee.is_final(pin.name))
         elif isinstance(verdict, Incomplete) and (pin.gone or ended):
-            self._drop(pin, verdict.why)
+            if verdict.weights and ended and self.attempt.exit_code() == 0:
+                self._seal(pin, verdict.weights, final=True, resumes=False)
+            else:
+                self._drop(pin, verdict.why)
+        elif self._patience.is_over(pin, now):
+            self._complaints.say(
+                "%s (generation %d) is not complete and nobody writes to it: %s."
+                " Earlier checkpoints are kept" % (pin.name, pin.generation, _words(verdict))
+            )
 
     def _by_marker(self, pin: Pin) -> Optional[Complete]:
         complete = None
-        with self._complaining(pin.name):
+        with self._complaints.about(pin.name):
             complete = judge.by_marker(pin, self._newness(pin))
         if complete:
             (self._root.pinned / ("%s.%s" % (pin.name, complete.nonce))).touch()
         return complete
 
-    def _by_rule(self, pin: Pin, now: float, *, ended: bool) -> judge.Verdict:
-        if pin.name == FINAL:
-            found = judge.by_root(pin.folder, pin.current) if ended else None
-            return found or Incomplete("the weights that its marker names")
-        return judge.by_layout(
-            pin, is_new=self._newness(pin), ranks=self._ranks, now=now, ended=ended
+    def _newness(self, pin: Pin) -> Callable[[str], bool]:
+        return lambda path: (
+            path in pin.shared or not self._known.has(pin.name, path, pin.files[path])
         )
 
-    def _newness(self, pin: Pin) -> Callable[[str], bool]:
-        return lambda path: not self._known.has(pin.name, path, pin.files[path])
+    def _is_sealing(self, pin: Pin) -> bool:
+        return self._sealer.is_sealing(pin.name)
 
-    def _seal(self, pin: Pin, complete: Complete) -> None:
+    def _seal(self, pin: Pin, complete: Complete, *, final: bool, resumes: bool = True) -> None:
+        layout = self._referee.layout_of(pin.name)
         self._ranks.wrote(complete.world_size or 0)
+        self._patience.learn(pin)
+        self._tell_left_behind(pin)
         self._sealer.submit(
             Job(
                 seals=self._root.seals,
                 pin=pin.folder,
-                files={path: pin.files[path] for path in complete.files},
+                files={path: pin.files[path] for path in layouts.fetch_order(complete.files)},
                 copied=frozenset(pin.copied),
-                known={**pin.files, **pin.source},
+                known=pin.own,
                 name=pin.name,
                 generation=pin.generation,
                 attempt=self.attempt.number,
                 step=complete.step,
                 max_steps=complete.max_steps,
                 world_size=complete.world_size,
-                final=pin.name == FINAL,
+                final=final,
+                resumes=resumes and (layout is None or layout.resumes),
             )
         )
 
+    def _tell_left_behind(self, pin: Pin) -> None:
+        candidate = self._found.candidates.get(pin.name)
+        strange = candidate.left_behind() if candidate else {}
+        if strange:
+            words = ", ".join("%r (%s)" % each for each in sorted(strange.items())[:10])
+            self._complaints.say("%s is sealed without %s" % (pin.name, words))
+
     def _collect(self) -> None:
         for job, future in self._sealer.finished():
-            with self._complaining(job.name):
+            with self._complaints.about(job.name):
                 error = future.exception()
                 if error is None:
                     self._remove(self._pins[job.name])
@@ -237,24 +307,13 @@ class Keeper:
             generation=pin.generation,
             why="incomplete: no %s" % why,
         )
-        self._known.add(pin.name, {**pin.files, **pin.source})
+        self._known.add(pin.name, pin.own)
         self._remove(pin)
 
     def _remove(self, pin: Pin) -> None:
         shutil.rmtree(pin.folder, ignore_errors=True)
         del self._pins[pin.name]
 
-    @contextlib.contextmanager
-    def _complaining(self, name: str) -> Iterator[None]:
-        """One strange folder must not end the watch over the others."""
-        try:
-            yield
-        except Exception as error:
-            if not isinstance(error, (OSError, ContractError)):
-                traceback.print_exc(file=sys.stderr)
-            message = "%s: %s: %s" % (name, type(error).__name__, error)
-            if message in self._complaints or len(self._complaints) >= MAX_COMPLAINTS:
-                return
-            self._complaints.add(message)
-            with contextlib.suppress(OSError):
-                self._facts.tell("agent.error", message=message[:2000])
+
+def _words(verdict: Union[Waiting, Incomplete]) -> str:
+    return "no %s" % verdict.why if isinstance(verdict, Incomplete) else verdict.why

@@ -59,6 +59,23 @@ class Root:
         return self.path / "secrets.env"
 
     @property
+    def push(self) -> Path:
+        """Where checkpoints are pushed to; nothing is pushed without it."""
+        return self.path / "push.json"
+
+    @property
+    def push_keys(self) -> Path:
+        return self.path / "s3.env"
+
+    @property
+    def push_state(self) -> Path:
+        return self.path / "push.state"
+
+    @property
+    def push_failed(self) -> Path:
+        return self.path / "push.failed"
+
+    @property
     def pins(self) -> Path:
         return self.path / "pins"
 

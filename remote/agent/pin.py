@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import stat
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Optional, Set
+from typing import Callable, Collection, Dict, Optional, Set
 
 from remote.agent.copies import Copies
 from remote.agent.layouts import SENTINEL, STATE
@@ -26,6 +27,7 @@ _NO_LINKS = (
     errno.ENOSYS,
     errno.EOPNOTSUPP,
 )
+_TEMPORARY = re.compile(r"\.(?:tmp|temp|lock|part|partial|incomplete)$")
 
 
 class NoLinks(OSError):
@@ -36,8 +38,10 @@ class NoLinks(OSError):
 class Pin:
     """The files of checkpoint `name` in `folder`, each as the `Identity` of its source.
 
-    `source` is what the trainer's folder held at the last look; `gone` when it is not there any
-    more. `changed_at`, monotonic, is when anything was last seen to change."""
+    `source` is what the trainer showed at the last look; `gone` when it shows nothing any more.
+    `copied` are the files held as copies, with where the trainer has them in `origins`; `shared`
+    those that other checkpoints hold too. `opened_at` and `changed_at`, when anything was last
+    seen to change, are monotonic."""
 
     name: str
     generation: int
@@ -47,6 +51,9 @@ class Pin:
     files: Listing = field(default_factory=dict)
     source: Listing = field(default_factory=dict)
     copied: Set[str] = field(default_factory=set)
+    origins: Dict[str, Path] = field(default_factory=dict)
+    shared: Set[str] = field(default_factory=set)
+    opened_at: float = 0.0
     gone: bool = False
     looks: int = 0  # at the same picture
 
@@ -55,19 +62,29 @@ class Pin:
         """A new pin, or the one that an earlier supervisor left."""
         folder = pins / ("%s.%d" % (name, generation))
         folder.mkdir(parents=True, exist_ok=True)
-        return Pin(name, generation, folder, copies, now, files=list_tree(folder))
+        return Pin(name, generation, folder, copies, now, list_tree(folder), opened_at=now)
 
-    def update(self, source: Path, listing: Listing, now: float) -> None:
-        """Take in one look at the trainer's folder. An empty listing means that it is gone."""
+    def update(
+        self,
+        locate: Callable[[str], Path],
+        listing: Listing,
+        now: float,
+        *,
+        copy: Collection[str] = (),
+    ) -> None:
+        """Take in one look at what the trainer has, file by file at `locate(path)`. An empty
+        listing means that it is gone. What is in `copy` is not linked, for the trainer writes
+        it again in place, unless there is no room."""
         before = dict(self.files)
         self.gone = not listing
         for path, identity in listing.items():
-            self._hold(source / path, path, identity)
-        if self.gone:
-            self._look_at_links()
-            self._await_copies()
-        else:
+            if path in copy and path not in self.files and self.copies.fits(self.folder, identity):
+                self.copied.add(path)
+            self._hold(locate(path), path, identity)
+        if not self.gone:
             self._forget_renamed(listing)
+        self._look_at_links(listing)
+        self._await_copies(listing)
         if listing != self.source or self.files != before:
             self.changed_at, self.looks = now, 0
         self.looks += 1
@@ -75,18 +92,27 @@ class Pin:
 
     @property
     def current(self) -> Listing:
-        """The pinned files that are the checkpoint now: what the trainer removed while it still
-        writes (a temporary file) is not part of it; once the folder is gone, all there was."""
-        if self.gone:
-            return dict(self.files)
-        return {path: self.files[path] for path in self.source if path in self.files}
+        """The pinned files that are the checkpoint now. What the trainer deletes is held still,
+        since it may be deleting all of it, one file after the other; but for temporary files."""
+        return dict(self.files)
+
+    @property
+    def own(self) -> Listing:
+        """What it was seen to hold, without the files that it shares with others."""
+        found = {**self.files, **self.source}
+        return {path: each for path, each in found.items() if path not in self.shared}
 
     @property
     def is_whole(self) -> bool:
         """Whether everything that the trainer's folder shows is held, as it is."""
-        return not self.copies.pending(self.folder) and all(
+        return not self.is_coming and all(
             self.files.get(path) == identity for path, identity in self.source.items()
         )
+
+    @property
+    def is_coming(self) -> bool:
+        """Whether a copy is being made."""
+        return self.copies.pending(self.folder)
 
     def _hold(self, source: Path, path: str, identity: Identity) -> None:
         held = self.files.get(path)
@@ -105,28 +131,33 @@ class Pin:
             linked = None
         if linked:
             self.files[path] = linked
-        elif path in self.copied and self.copies.want(source, target, identity):
-            self.files[path] = identity
+        elif path in self.copied:
+            self.origins[path] = source
+            if self.copies.want(source, target, identity):
+                self.files[path] = identity
 
-    def _look_at_links(self) -> None:
-        """Nobody can open a deleted file again, but who has it open may still write."""
+    def _look_at_links(self, listing: Listing) -> None:
+        """Nobody can open a deleted file again, but who has it open may still write, or have
+        written since the last look."""
         for path in self.files:
-            if path not in self.copied:
+            if path not in self.copied and path not in listing:
                 self.files[path] = Identity.of((self.folder / path).lstat())
 
-    def _await_copies(self) -> None:
-        for path in self.copied - set(self.files):
+    def _await_copies(self, listing: Listing) -> None:
+        """Of deleted files: the last copy of one may have been under way."""
+        for path in self.copied - set(listing):
             done = self.copies.finished(self.folder / path)
             if done:
                 self.files[path] = done
 
     def _forget_renamed(self, listing: Listing) -> None:
-        """A name that is gone while its inode lives on under another was a temporary one."""
+        """A name that is gone while its inode lives on under another was a temporary one; others
+        say it of themselves."""
         absent = [path for path in self.files if path not in listing]
         inodes = {(identity.dev, identity.ino) for identity in listing.values()}
         for path in absent:
             identity = self.files[path]
-            renamed = (identity.dev, identity.ino) in inodes
+            renamed = (identity.dev, identity.ino) in inodes or _TEMPORARY.search(path)
             if renamed or (path == SENTINEL and absent == [SENTINEL] and STATE in listing):
                 (self.folder / path).unlink()
                 del self.files[path]

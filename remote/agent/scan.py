@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import os
-import re
 import stat
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, NamedTuple, Tuple
 
 from remote.contract import MAX_FILES, ContractError, check_path
 
-_CHECKPOINT = re.compile(r"^checkpoint-(\d{1,15})$")
 _MAX_DEPTH = 16
+_KINDS = (
+    (stat.S_ISLNK, "a link"),
+    (stat.S_ISFIFO, "a pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
 
 
 class Identity(NamedTuple):
@@ -33,25 +38,6 @@ class Identity(NamedTuple):
 Listing = Dict[str, Identity]
 
 
-def checkpoint_folders(path: Path) -> Dict[str, Path]:
-    """Real folders named `checkpoint-<step>`, by name, oldest step first; none when `path` is
-    not there."""
-    try:
-        with os.scandir(path) as entries:
-            names = [
-                entry.name
-                for entry in entries
-                if _CHECKPOINT.match(entry.name) and entry.is_dir(follow_symlinks=False)
-            ]
-    except (FileNotFoundError, NotADirectoryError):
-        return {}
-    return {name: path / name for name in sorted(names, key=step_of)}
-
-
-def step_of(name: str) -> int:
-    return int(name.rpartition("-")[2])
-
-
 def list_tree(folder: Path) -> Listing:
     """Every regular file below `folder` by its relative path; empty when it is gone.
 
@@ -62,6 +48,15 @@ def list_tree(folder: Path) -> Listing:
 def list_files(folder: Path) -> Listing:
     """The regular files right in `folder`."""
     return _listing(_walk(folder, "", 0))
+
+
+def left_behind(folder: Path) -> Dict[str, str]:
+    """What no manifest may hold, by its path: links, pipes, sockets, devices, strange names."""
+    return {
+        path: _kind(status.st_mode)
+        for path, status in _entries(folder, "", _MAX_DEPTH)
+        if not stat.S_ISREG(status.st_mode) or not _can_be_named(path)
+    }
 
 
 def to_json(listing: Listing) -> Dict[str, List[int]]:
@@ -86,9 +81,20 @@ def _listing(found: Iterator[Tuple[str, Identity]]) -> Listing:
 
 
 def _walk(folder: Path, prefix: str, depth: int) -> Iterator[Tuple[str, Identity]]:
+    for path, status in _entries(folder, prefix, depth):
+        if stat.S_ISREG(status.st_mode) and _can_be_named(path):
+            yield path, Identity.of(status)
+
+
+def _entries(folder: Path, prefix: str, depth: int) -> Iterator[Tuple[str, os.stat_result]]:
+    """Whatever is no folder, unsorted; a folder with too many entries is not read to its end."""
+    found: List["os.DirEntry[str]"] = []
     try:
         with os.scandir(folder) as entries:
-            found = list(entries)
+            for entry in entries:
+                found.append(entry)
+                if len(found) > MAX_FILES:
+                    raise ContractError("a folder holds more than %d entries" % MAX_FILES)
     except (FileNotFoundError, NotADirectoryError):
         return
     for entry in found:
@@ -97,10 +103,14 @@ def _walk(folder: Path, prefix: str, depth: int) -> Iterator[Tuple[str, Identity
             status = entry.stat(follow_symlinks=False)
         except FileNotFoundError:
             continue
-        if stat.S_ISREG(status.st_mode) and _can_be_named(path):
-            yield path, Identity.of(status)
-        elif stat.S_ISDIR(status.st_mode) and depth > 0:
-            yield from _walk(folder / entry.name, path + "/", depth - 1)
+        if not stat.S_ISDIR(status.st_mode):
+            yield path, status
+        elif depth > 0:
+            yield from _entries(folder / entry.name, path + "/", depth - 1)
+
+
+def _kind(mode: int) -> str:
+    return next((word for is_kind, word in _KINDS if is_kind(mode)), "a name that cannot travel")
 
 
 def _can_be_named(path: str) -> bool:

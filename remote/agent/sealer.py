@@ -3,30 +3,36 @@ that the controller holds."""
 
 from __future__ import annotations
 
-import os
+import shutil
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Dict, Iterator, Set, Tuple
+from typing import Callable, Dict, FrozenSet, Iterator, Optional, Set, Tuple
 
 from remote.agent.facts import Facts
+from remote.agent.hashing import be_nice, spare_cores
 from remote.agent.known import Known
 from remote.agent.paths import Root
 from remote.agent.private import make_private
-from remote.agent.seal import Job, Seal, load_seals, make_seal
+from remote.agent.pusher import is_settled
+from remote.agent.seal import Seal, load_seals
+from remote.agent.sealing import FINAL, Job, end_with, give_back, make_seal
 
 KEPT = 2
-_NICE = 5  # hashing shall not take the processor from the trainer
 
 
 class Sealer:
-    """One thread asks. What earlier supervisors sealed is known from the start."""
+    """One thread asks. What earlier supervisors sealed is known from the start; what they left
+    unfinished goes back to its pin."""
 
     def __init__(self, root: Root, facts: Facts, known: Known) -> None:
+        self._root = root
         self._facts = facts
         self._known = known
-        self._pool = ThreadPoolExecutor(1, "seal", initializer=_be_nice)
+        self._pool = ThreadPoolExecutor(1, "seal", initializer=be_nice)
         self._jobs: Dict[str, Tuple[Job, Future[Seal]]] = {}
         self._made_private: Set[Path] = set()
+        self._root = root
+        _clean(root)
         self._seals = load_seals(root.seals)
         for seal in self._seals:
             self._remember(seal)
@@ -38,8 +44,30 @@ class Sealer:
     def is_sealing(self, name: str) -> bool:
         return name in self._jobs
 
+    def newest_files(self, attempt: int) -> Optional[FrozenSet[str]]:
+        """What the attempt's newest seal holds; None before its first."""
+        for seal in reversed(self._seals):
+            if seal.manifest.meta["attempt"] == attempt:
+                return frozenset(entry.path for entry in seal.manifest.files)
+        return None
+
     def submit(self, job: Job) -> None:
-        self._jobs[job.name] = (job, self._pool.submit(make_seal, job))
+        workers = spare_cores(job.world_size or 1)
+        self._jobs[job.name] = (job, self._pool.submit(make_seal, job, workers))
+
+    def end_with_last(self, attempt: int, ends_so: Callable[[str], bool]) -> None:
+        """Seal the last checkpoint of an attempt again as what it ends with, unless it has final
+        weights; `ends_so` says for which names that is right. Raises OSError."""
+        ours = [seal for seal in self._seals if seal.manifest.meta["attempt"] == attempt]
+        fitting = [seal for seal in ours if seal.is_held and ends_so(seal.name)]
+        if any(seal.manifest.meta["final"] for seal in ours) or not fitting:
+            return
+        last = max(fitting, key=lambda seal: (seal.manifest.meta["step"] or 0, seal.sealed_at))
+        seal = end_with(last, self._root.seals, self._known.generation(FINAL) + 1)
+        self._seals.append(seal)
+        self._made_private.add(seal.folder)  # it shares with another of ours
+        self._remember(seal)
+        self.tell()
 
     def finished(self) -> Iterator[Tuple[Job, "Future[Seal]"]]:
         """Jobs that ended since the last call, sealed (and then on record here) or failed."""
@@ -68,8 +96,12 @@ class Sealer:
                 self._made_private.add(seal.folder)
                 self._pool.submit(make_private, seal)
         for seal in held[:-KEPT]:
-            if seal.is_acked:
+            if seal.is_acked and self._may_go(seal):
                 seal.forget()
+
+    def _may_go(self, seal: Seal) -> bool:
+        """Where seals are pushed to S3 as well, not before that was done or given up."""
+        return not self._root.push.exists() or is_settled(seal.folder)
 
     def close(self) -> None:
         """Wait for what is under way."""
@@ -91,6 +123,9 @@ class Sealer:
             )
 
 
-def _be_nice() -> None:
-    """On Linux a thread has its own priority."""
-    os.nice(_NICE)
+def _clean(root: Root) -> None:
+    """What a killed supervisor was about to make, or to forget."""
+    for folder in root.seals.iterdir() if root.seals.is_dir() else ():
+        shutil.rmtree(folder / "tree.gone", ignore_errors=True)
+        if Seal.load(folder) is None:
+            give_back(folder, root.pins / folder.name)

@@ -3,32 +3,36 @@ what is wrong with a request is said and changes nothing."""
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import fcntl
 import os
 import shutil
-from typing import Any, BinaryIO, Callable, Dict, Optional, Tuple
+from typing import Any, BinaryIO, Callable, Dict, Optional, Tuple, Union
 
 from remote.agent import VERSION
 from remote.agent.durable import utc_now, write_json
 from remote.agent.heard import Heard
 from remote.agent.paths import Root
+from remote.agent.ranges import Ranges, Spoiled, check_parts
 from remote.agent.replies import Refusal
 from remote.agent.restore import restore
 from remote.agent.seal import Seal, seal_folder
 from remote.agent.uploads import Uploads
 from remote.contract import (
-    CHUNK_BYTES,
     MAGIC,
     PROTOCOL,
     ContractError,
     check_name,
-    check_path,
     read_frame,
     write_frame,
+    write_header,
 )
 
 Header = Dict[str, Any]
-Reply = Tuple[Header, bytes]
+Reply = Tuple[Header, Union[bytes, Ranges]]
+PIPE_BYTES = 1024 * 1024
+_SET_PIPE_SIZE = 1031  # F_SETPIPE_SZ, which Python names from 3.10 on
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -36,6 +40,7 @@ def serve(root: Root, reader: BinaryIO, writer: BinaryIO) -> int:
     """Answer until the other side ends. A frame that is none ends it too: what follows it could
     be anything."""
     server, heard = Server(root), Heard(root)
+    _widen(writer)
     try:
         writer.write(MAGIC)
         writer.flush()
@@ -48,9 +53,25 @@ def serve(root: Root, reader: BinaryIO, writer: BinaryIO) -> int:
             if frame is None:
                 return 0
             heard.note()
-            write_frame(writer, *server.answer(*frame))
+            _send(writer, *server.answer(*frame))
     except BrokenPipeError:
         os._exit(0)  # nobody reads: nothing to flush, and nothing to say about it
+    except (Spoiled, OSError):
+        return 1  # in the midst of a payload: whatever is said now would be taken for bytes of it
+
+
+def _send(writer: BinaryIO, header: Header, payload: Union[bytes, Ranges]) -> None:
+    if isinstance(payload, Ranges):
+        write_header(writer, header, payload.size)
+        payload.send(writer)
+    else:
+        write_frame(writer, header, payload)
+
+
+def _widen(writer: BinaryIO) -> None:
+    """Fewer turns between us and sshd; where it is no pipe, or may not grow, it stays."""
+    with contextlib.suppress(OSError, ValueError):
+        fcntl.fcntl(writer.fileno(), _SET_PIPE_SIZE, PIPE_BYTES)
 
 
 class Server:
@@ -58,7 +79,7 @@ class Server:
 
     def __init__(self, root: Root) -> None:
         self._root = root
-        self._uploads = Uploads(root.incoming)
+        self._uploads = Uploads(root)
         self._seals: Dict[Tuple[str, int], Seal] = {}
         self._ops: Dict[str, Callable[[Header, bytes], Reply]] = {
             "hello": self._hello,
@@ -80,7 +101,8 @@ class Server:
         try:
             return run(header, payload)
         except Refusal as error:
-            return _error(error.kind, error), b""
+            said = _error(error.kind, error)
+            return ({**said, "need": error.need} if error.need else said), b""
         except ContractError as error:
             return _error("refused", error), b""
         except KeyError as error:
@@ -98,14 +120,7 @@ class Server:
         return {}, (seal.folder / "manifest.json").read_bytes()
 
     def _read(self, header: Header, payload: bytes) -> Reply:
-        seal, path = self._seal(header), check_path(_text(header["path"]))
-        offset = _number(header["offset"], 0)
-        length = _number(header["length"], 1, CHUNK_BYTES)
-        if path not in seal.tree:
-            raise Refusal("not_found", "%s has no file %r" % (seal.name, path))
-        if offset + length > seal.tree[path][0]:
-            raise Refusal("refused", "%r has %d bytes" % (path, seal.tree[path][0]))
-        return {}, _read_range(seal, path, offset, length)
+        return {}, Ranges(self._seal(header), check_parts(header["parts"]))
 
     def _ack(self, header: Header, payload: bytes) -> Reply:
         seal = self._known_seal(header)
@@ -119,12 +134,10 @@ class Server:
 
     def _offer(self, header: Header, payload: bytes) -> Reply:
         dest, mode = _text(header["dest"]), _text(header["mode"])
-        digest, need = self._uploads.offer(dest, mode, payload)
-        return {"upload": digest, "need": need}, b""
+        return self._uploads.offer(dest, mode, payload), b""
 
     def _write(self, header: Header, payload: bytes) -> Reply:
-        path, chunk = check_path(_text(header["path"])), _number(header["chunk"], 0)
-        self._uploads.write(_text(header["upload"]), path, chunk, payload)
+        self._uploads.write(_text(header["upload"]), check_parts(header["parts"]), payload)
         return {}, b""
 
     def _commit(self, header: Header, payload: bytes) -> Reply:
@@ -145,22 +158,6 @@ class Server:
             raise Refusal("not_found", "no checkpoint %s of generation %d is sealed here" % key)
         self._seals[key] = seal
         return seal
-
-
-def _read_range(seal: Seal, path: str, offset: int, length: int) -> bytes:
-    """Size and mtime are looked at before and after: what is not as it was sealed is not sent."""
-    try:
-        file = os.open(seal.folder / "tree" / path, os.O_RDONLY | os.O_NOFOLLOW)
-    except FileNotFoundError as error:
-        raise Refusal("not_found", "%s is not kept here any more" % seal.folder.name) from error
-    try:
-        intact = seal.is_intact(path, os.fstat(file))
-        data = os.pread(file, length, offset) if intact else b""
-        if len(data) != length or not seal.is_intact(path, os.fstat(file)):
-            raise Refusal("changed", "%r was written after it was sealed" % path)
-        return data
-    finally:
-        os.close(file)
 
 
 def _error(kind: str, error: object) -> Header:

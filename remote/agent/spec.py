@@ -6,13 +6,13 @@ import re
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, Dict, Optional
+from typing import Any, Dict, Optional, Tuple
 
 from remote.agent.durable import read_json
+from remote.agent.layouts import Layout, layouts_of
 from remote.agent.paths import Root, below_home
 from remote.contract import ContractError, check_version
 
-LAYOUTS = ("huggingface",)
 _INSTANCE = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,199}$")
 
 
@@ -42,7 +42,8 @@ class DeadmanRule:
 @dataclass(frozen=True)
 class Spec:
     """One attempt's command and where its checkpoints appear. `world_size` is the plan's idea of
-    the number of ranks; the trainer's own processes know better."""
+    the number of ranks; the trainer's own processes know better. `resume_at` is where the
+    checkpoint to resume from was put."""
 
     instance: str
     attempt: int
@@ -51,9 +52,10 @@ class Spec:
     env: Dict[str, str]
     secrets: bool
     checkpoints: Path
-    layout: str
+    layouts: Tuple[Layout, ...]
     world_size: int
     resume_step: Optional[int]
+    resume_at: Optional[Path] = None
     deadman: Optional[DeadmanRule] = None
 
     @staticmethod
@@ -75,10 +77,8 @@ class Spec:
 def _from_json(record: Dict[str, Any]) -> Spec:
     workdir = below_home(_text(record["workdir"]))
     step = record["resume_step"]
-    layout = _text(record["layout"])
+    place = record.get("resume_at")
     instance = _text(record["instance"])
-    if layout not in LAYOUTS:
-        raise ValueError("the layout %r is not known to this agent" % layout)
     if not _INSTANCE.match(instance):
         raise ValueError("not an instance: %r" % instance)
     return Spec(
@@ -89,9 +89,10 @@ def _from_json(record: Dict[str, Any]) -> Spec:
         env={_text(key): _text(value) for key, value in record["env"].items()},
         secrets=bool(record["secrets"]),
         checkpoints=workdir / _text(record["checkpoints"]),
-        layout=layout,
+        layouts=layouts_of(record["layout"]),
         world_size=max(1, int(record["world_size"])),
         resume_step=None if step is None else int(step),
+        resume_at=None if place is None else workdir / _text(place),
         deadman=_deadman(record.get("deadman")),
     )
 

@@ -21,6 +21,7 @@ from remote.agent.facts import Facts
 from remote.agent.keeper import Keeper
 from remote.agent.paths import Root
 from remote.agent.procs import Process
+from remote.agent.pusher import Pusher
 from remote.agent.spec import Spec
 from remote.agent.tail import last_step, log_tail
 from remote.contract import PROTOCOL, ContractError
@@ -52,6 +53,7 @@ class Supervisor:
         self._root = root
         self._facts = Facts(root.events, instance)
         self._deadman = Deadman(root, self._facts)
+        self._pusher = Pusher(root, self._facts)
         self._attempt: Optional[Attempt] = None
         self._keeper: Optional[Keeper] = None
         self._launched_at: Optional[float] = None
@@ -64,7 +66,7 @@ class Supervisor:
     def run(self, end: threading.Event) -> None:
         while not end.is_set() and self._root.path.is_dir():
             began = time.monotonic()
-            for turn in (self._step, self._watch, self._beat):
+            for turn in (self._step, self._watch, self._pusher.step, self._beat):
                 try:
                     turn()
                 except Exception:  # whatever it is, the trainer and its checkpoints go on
@@ -72,6 +74,7 @@ class Supervisor:
                     end.wait(BEAT_S)
             took = time.monotonic() - began
             end.wait(max(self._interval() - took, took))
+        self._pusher.close()
         if self._keeper:
             self._keeper.close()
 
@@ -90,6 +93,8 @@ class Supervisor:
         if rc is not None:
             tail = log_tail(self._root, attempt)
             self._facts.tell("trainer.exited", attempt=attempt.number, rc=rc, tail=tail)
+        if self._is_settled(attempt):
+            return  # what appears from now on was put there for the next attempt
         keeper.step(ended=rc is not None)
         if rc is not None and keeper.finish(rc):
             keeper.tidy()
@@ -131,6 +136,7 @@ class Supervisor:
             names = prepare.supersede(spec)
             if names:
                 self._facts.tell("checkpoint.superseded", names=names)
+            prepare.place(spec)
             prepare.write_baseline(attempt, spec)
             tmux.launch(self._root, attempt.number)
             self._launched_at = time.monotonic()
@@ -177,5 +183,7 @@ class Supervisor:
             "settled": attempt is not None and self._is_settled(attempt),
             "log_bytes": log.stat().st_size if log.exists() else 0,
             "pinning": self._keeper.pinning if self._keeper else [],
+            "push": self._pusher.pulse(),
+            "held_bytes": self._keeper.held_bytes if self._keeper else 0,
             "free_bytes": shutil.disk_usage(self._root.path).free,
         }

@@ -11,11 +11,12 @@ import stat
 from pathlib import Path
 from typing import BinaryIO, Iterable, Optional, cast
 
+from remote.agent.candidates import SUPERSEDED
 from remote.agent.durable import fsync_file, fsync_folder
 from remote.agent.paths import below_home
-from remote.agent.prepare import SUPERSEDED, set_aside
+from remote.agent.prepare import set_aside
 from remote.agent.replies import Refusal
-from remote.contract import FileEntry, Manifest, hash_stream
+from remote.contract import FileEntry, Manifest
 
 BLOCK_BYTES = 1024 * 1024
 
@@ -37,7 +38,10 @@ def matches(path: Path, entry: FileEntry) -> bool:
         if not stat.S_ISREG(found.st_mode) or found.st_size != entry.size:
             return False
         with _open(path) as stream:
-            return hash_stream(stream, entry.path).sha256 == entry.sha256
+            whole = hashlib.sha256()
+            for block in iter(lambda: stream.read(BLOCK_BYTES), b""):
+                whole.update(block)
+            return whole.hexdigest() == entry.sha256
     except (FileNotFoundError, NotADirectoryError):
         return False
 

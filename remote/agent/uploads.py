@@ -1,15 +1,19 @@
-"""Trees on their way up: staged by chunks, resumable after any break, put in place when whole."""
+"""Trees on their way up: offered, gathered by ranges from several connections, put in place when
+whole; what was gathered outlives any break."""
 
 from __future__ import annotations
 
-import hashlib
-import os
+import re
 import shutil
 from pathlib import Path
-from typing import Dict, List, Set, Tuple
+from typing import Any, Dict, List, Tuple
 
+from remote.agent.elsewhere import LEAST_BYTES, Elsewhere
+from remote.agent.paths import Root
+from remote.agent.ranges import Part
 from remote.agent.replies import Refusal
 from remote.agent.scan import Identity
+from remote.agent.staging import Range, Staging
 from remote.agent.trees import (
     check_inside,
     holds_exactly,
@@ -24,110 +28,104 @@ from remote.contract import CHUNK_BYTES, ContractError, FileEntry, Manifest
 
 MODES = ("merge", "folder")
 Need = List[Tuple[str, int]]
+_DIGEST = re.compile(r"^[0-9a-f]{64}\Z")
 
 
 class Uploads:
-    """The uploads that one connection offered. What was staged outlives the connection."""
+    """The uploads of this box. The connection that offered one commits it; any may write."""
 
-    def __init__(self, incoming: Path) -> None:
-        self._incoming = incoming
+    def __init__(self, root: Root) -> None:
+        self._root = root
         self._offered: Dict[str, Upload] = {}
+        self._staged: Dict[str, Staging] = {}
 
-    def offer(self, dest: str, mode: str, manifest: bytes) -> Tuple[str, Need]:
-        """The upload's name, and the chunks that are neither in place nor staged."""
+    def offer(self, dest: str, mode: str, manifest: bytes) -> Dict[str, Any]:
+        """The upload's name, the chunks that are neither in place nor staged, and what of those
+        is staged."""
         if mode not in MODES:
             raise ContractError("not a mode: %r" % mode)
         tree = Manifest.decode(manifest)
-        upload = Upload(self._incoming / tree.digest, resolve(dest), mode, tree)
-        need = upload.prepare()
+        upload = Upload(self._root, resolve(dest), mode, tree)
+        need, have = upload.prepare()
         self._offered[tree.digest] = upload
-        return tree.digest, need
+        self._staged[tree.digest] = upload.staging
+        return {"upload": tree.digest, "need": need, "have": have}
 
-    def write(self, name: str, path: str, chunk: int, data: bytes) -> None:
-        self._of(name).write(path, chunk, data)
+    def write(self, name: str, parts: List[Part], data: bytes) -> None:
+        staging = self._staged.get(name) or self._load(name)
+        staging.put(parts, data)
 
     def commit(self, name: str) -> str:
         """Put the tree in place; its digest."""
-        upload = self._of(name)
+        upload = self._offered.get(name)
+        if upload is None:
+            raise Refusal("not_found", "no such upload was offered here; offer it again")
         upload.commit()
         del self._offered[name]
         return name
 
-    def _of(self, name: str) -> Upload:
-        upload = self._offered.get(name)
-        if upload is None:
-            raise Refusal("not_found", "no such upload was offered here; offer it again")
-        return upload
+    def _load(self, name: str) -> Staging:
+        found = Staging.load(self._root.incoming / name) if _DIGEST.match(name) else None
+        if found is None:
+            raise Refusal("not_found", "no such upload was offered; offer it again")
+        self._staged[name] = found
+        return found
 
 
 class Upload:
-    """One tree for one destination. `folder/tree` holds what came, `folder/journal` which chunks
-    were verified when they came, one line each."""
+    """One tree for one destination."""
 
-    def __init__(self, folder: Path, dest: Path, mode: str, manifest: Manifest) -> None:
-        self._folder = folder
+    def __init__(self, root: Root, dest: Path, mode: str, manifest: Manifest) -> None:
+        self.staging = Staging(root.incoming / manifest.digest, manifest)
+        self._root = root
         self._dest = dest
         self._mode = mode
         self._manifest = manifest
         self._entries = {entry.path: entry for entry in manifest.files}
         self._held: Dict[str, Identity] = {}
-        self._staged: Set[Tuple[str, int]] = set()
         self._is_there = False
         _check_tree(self._entries)
 
-    def prepare(self) -> Need:
-        """Look at what is there; the chunks that are missing, in order. Raises Refusal."""
+    def prepare(self) -> Tuple[Need, List[List[Any]]]:
+        """Look at what is there; the chunks that are missing, in order, and the ranges of them
+        that came before. Raises Refusal."""
         if self._mode == "folder":
             self._is_there = holds_exactly(self._dest, self._manifest)
         else:
             self._compare()
-        self._staged = self._journaled()
         wanted = [] if self._is_there else self._missing_files()
+        self.staging.begin()
+        staged = self.staging.ranges()
+        if self._copy_known(wanted, staged):
+            staged = self.staging.ranges()
         need = [
             (entry.path, index)
             for entry in wanted
             for index in range(len(entry.chunks))
-            if (entry.path, index) not in self._staged
+            if staged.get((entry.path, index)) != [(0, _size(entry, index))]
         ]
-        self._check_room(need)
-        return need
-
-    def write(self, path: str, chunk: int, data: bytes) -> None:
-        """Stage one chunk. Raises Refusal when it is not the one that was offered."""
-        entry = self._entries.get(path)
-        if entry is None or chunk >= len(entry.chunks):
-            raise Refusal("refused", "chunk %d of %r was not offered" % (chunk, path))
-        if hashlib.sha256(data).hexdigest() != entry.chunks[chunk]:
-            raise Refusal("changed", "chunk %d of %r is not what was offered" % (chunk, path))
-        target = self._tree / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        file = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o600)
-        try:
-            _write_at(file, data, chunk * CHUNK_BYTES)
-        finally:
-            os.close(file)
-        with (self._folder / "journal").open("ab") as journal:
-            journal.write(b"%d %s\n" % (chunk, os.fsencode(path)))
-        self._staged.add((path, chunk))
+        have = [
+            [path, index * CHUNK_BYTES + low, high - low]
+            for path, index in need
+            for low, high in staged.get((path, index), ())
+        ]
+        self._check_room(need, have)
+        return need, have
 
     def commit(self) -> None:
         """Verify every file and put it in place, durably. Raises Refusal; then nothing wrong is
-        in place, and offering again tells what to send."""
+        in place, and its `need` tells what to send again."""
         if self._is_there and holds_exactly(self._dest, self._manifest):
+            self.staging.remove()
             return
         wanted = self._missing_files()
-        for entry in wanted:
-            self._verify(entry)
+        self._verify(wanted)
         self._check_held()
         if self._mode == "folder":
             self._place_folder()
         else:
             self._merge(wanted)
-        shutil.rmtree(self._folder, ignore_errors=True)
-
-    @property
-    def _tree(self) -> Path:
-        return self._folder / "tree"
+        self.staging.remove()
 
     def _compare(self) -> None:
         for entry in self._manifest.files:
@@ -139,41 +137,39 @@ class Upload:
     def _missing_files(self) -> List[FileEntry]:
         return [entry for entry in self._manifest.files if entry.path not in self._held]
 
-    def _journaled(self) -> Set[Tuple[str, int]]:
-        """Chunks that came and are there. A torn last line counts for nothing."""
-        try:
-            lines = (self._folder / "journal").read_bytes().split(b"\n")[:-1]
-        except FileNotFoundError:
-            return set()
-        pairs = [line.partition(b" ") for line in lines]
-        staged = {(os.fsdecode(path), int(chunk)) for chunk, _, path in pairs if chunk.isdigit()}
-        return {(path, chunk) for path, chunk in staged if self._reaches(path, chunk)}
-
-    def _reaches(self, path: str, chunk: int) -> bool:
-        entry = self._entries.get(path)
-        if entry is None or chunk >= len(entry.chunks):
+    def _copy_known(
+        self, wanted: List[FileEntry], staged: Dict[Tuple[str, int], List[Range]]
+    ) -> bool:
+        """Take from elsewhere on this box what nothing has come of; whether there was any."""
+        fresh = [e for e in wanted if e.size >= LEAST_BYTES and (e.path, 0) not in staged]
+        if not fresh:
             return False
-        try:
-            size = (self._tree / path).stat().st_size
-        except FileNotFoundError:
-            return False
-        return size >= min(entry.size, (chunk + 1) * CHUNK_BYTES)
+        elsewhere, copied = Elsewhere(self._root, self.staging.folder), False
+        for entry in fresh:
+            if elsewhere.copy(entry, self.staging.tree / entry.path):
+                (self.staging.tree / entry.path).chmod(0o600)
+                self.staging.adopt(entry)
+                copied = True
+        return copied
 
-    def _check_room(self, need: Need) -> None:
-        size = sum(min(CHUNK_BYTES, self._entries[path].size) for path, _ in need)
-        self._folder.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(self._folder).free
+    def _check_room(self, need: Need, have: List[List[Any]]) -> None:
+        size = sum(_size(self._entries[path], index) for path, index in need)
+        size -= sum(length for _, _, length in have)
+        free = shutil.disk_usage(self.staging.folder).free
         if size > free:
             raise Refusal("no_space", "%d bytes to come, %d free" % (size, free))
 
-    def _verify(self, entry: FileEntry) -> None:
-        path = self._tree / entry.path
-        if not entry.chunks:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(b"")
-        if not matches(path, entry):
-            path.unlink(missing_ok=True)
-            raise Refusal("changed", "%r did not come whole; offer it again" % entry.path)
+    def _verify(self, wanted: List[FileEntry]) -> None:
+        wrong = self.staging.wrong(wanted)
+        if wrong:
+            path, index = wrong[0]
+            message = "chunk %d of %r did not come whole" % (index, path)
+            raise Refusal("changed", message, need=wrong)
+        for entry in wanted:
+            if not entry.chunks:
+                empty = self.staging.tree / entry.path
+                empty.parent.mkdir(parents=True, exist_ok=True)
+                empty.write_bytes(b"")
 
     def _check_held(self) -> None:
         for path, identity in self._held.items():
@@ -184,7 +180,7 @@ class Upload:
     def _merge(self, wanted: List[FileEntry]) -> None:
         self._dest.mkdir(parents=True, exist_ok=True)
         for entry in wanted:
-            place_file(self._tree / entry.path, self._dest, entry)
+            place_file(self.staging.tree / entry.path, self._dest, entry)
         for path in self._held:
             mode = 0o755 if self._entries[path].executable else 0o644
             (self._dest / path).chmod(mode)
@@ -194,10 +190,14 @@ class Upload:
         staged = staging_beside(self._dest, self._manifest.digest)
         try:
             for entry in self._manifest.files:
-                place_file(self._tree / entry.path, staged, entry)
+                place_file(self.staging.tree / entry.path, staged, entry)
             place_folder(staged, self._dest)
         finally:
             shutil.rmtree(staged, ignore_errors=True)
+
+
+def _size(entry: FileEntry, index: int) -> int:
+    return min(CHUNK_BYTES, entry.size - index * CHUNK_BYTES)
 
 
 def _check_tree(entries: Dict[str, FileEntry]) -> None:
@@ -207,10 +207,3 @@ def _check_tree(entries: Dict[str, FileEntry]) -> None:
         for count in range(1, len(parts)):
             if "/".join(parts[:count]) in entries:
                 raise ContractError("the manifest has a file inside the file of %r" % path)
-
-
-def _write_at(file: int, data: bytes, offset: int) -> None:
-    left = memoryview(data)
-    while left:
-        written = os.pwrite(file, left, offset)
-        left, offset = left[written:], offset + written

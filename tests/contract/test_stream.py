@@ -16,11 +16,13 @@ from kit.agent import Bend, Server, SocketLink, tree_manifest, write_tree
 
 from orchestrator.adapters.check import problems
 from orchestrator.adapters.partial import Journal
-from orchestrator.adapters.stream import FrameStream
+from orchestrator.adapters.stream import FrameStream, Tuning
 from orchestrator.errors import GpujobError, IntegrityError, NotFound, Refused, Unreachable
 from remote.contract import CHUNK_BYTES, FileEntry, Manifest
 
 BIG = random.Random(4).randbytes(2 * CHUNK_BYTES + 12345)
+# A request a chunk, so that requests can be counted; and nobody waits.
+SWIFT = Tuning(piece_bytes=CHUNK_BYTES, retry_s=0.005, most_streams=1, report_s=0.0)
 FILES = {"model__weights": BIG, "config": b"{}", "empty": b"", "rng__state": b"abc" * 1000}
 
 
@@ -40,7 +42,7 @@ def open_stream(server: Server) -> Iterator[Callable[[], FrameStream]]:
     streams: list[FrameStream] = []
 
     def make(patience_s: float = 30.0) -> FrameStream:
-        streams.append(FrameStream(lambda: SocketLink(server, patience_s)))
+        streams.append(FrameStream(lambda: SocketLink(server, patience_s), tuning=SWIFT))
         return streams[-1]
 
     yield make

@@ -168,7 +168,7 @@ def test_without_tmux_it_says_so_and_starts_nothing(box: AgentBox) -> None:
     ("changes", "message"),
     [
         pytest.param({"v": 2}, "version 2", id="version"),
-        pytest.param({"layout": "verl"}, "layout", id="layout"),
+        pytest.param({"layout": "megatron"}, "layout", id="layout"),
         pytest.param({"instance": "i2"}, "i2", id="other instance"),
         pytest.param({"attempt": 4}, "attempt 4", id="other attempt"),
         pytest.param({"command": None}, "spec.json is wrong", id="no command"),

@@ -47,6 +47,7 @@ secrets      HF_TOKEN (a 0600 file on the box)
 setup        pip install -r requirements.txt
 run          python train.py {resume}
 checkpoints  out on the box -> [HERE]/checkpoints/my-sft/{run_id}/main
+disk         not known how large a checkpoint is: `checkpoints.size_gb` says it
 recovery     10 lost instances, 2 crashes
 alone        local: a box that loses this machine cannot stop its own billing"""
 

@@ -48,7 +48,9 @@ class Server:
         while (frame := read_frame(reader)) is not None:
             header, payload = frame
             self.asked.append(header)
-            reply = self.bend(*self._answer(header, payload))
+            reply: tuple[Header, bytes] | None = self._answer(header, payload)
+            if reply and header["op"] != "hello":
+                reply = self.bend(*reply)
             if reply is None:
                 return
             write_frame(writer, *reply)
@@ -58,9 +60,7 @@ class Server:
             case "manifest":
                 return {}, self.manifest.encode()
             case "read":
-                with (self.tree / header["path"]).open("rb") as file:
-                    file.seek(header["offset"])
-                    return {}, file.read(header["length"])
+                return {}, b"".join(self._range(*part) for part in header["parts"])
             case "offer":
                 return self._offer(header, payload)
             case "write":
@@ -80,13 +80,21 @@ class Server:
         return {"upload": self.offered.digest, "need": need}, b""
 
     def _take(self, header: Header, payload: bytes) -> tuple[Header, bytes]:
-        path = self._part(header["path"])
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-        with path.open("r+b") as file:
-            file.seek(header["chunk"] * CHUNK_BYTES)
-            file.write(payload)
+        first = 0
+        for name, offset, length in header["parts"]:
+            path = self._part(name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+            with path.open("r+b") as file:
+                file.seek(offset)
+                file.write(payload[first : first + length])
+            first += length
         return {}, b""
+
+    def _range(self, path: str, offset: int, length: int) -> bytes:
+        with (self.tree / path).open("rb") as file:
+            file.seek(offset)
+            return file.read(length)
 
     def _commit(self) -> tuple[Header, bytes]:
         assert self.offered
@@ -108,11 +116,17 @@ class Server:
 
     @property
     def reads(self) -> list[tuple[str, int]]:
-        return [
-            (each["path"], each["offset"] // CHUNK_BYTES)
-            for each in self.asked
-            if each["op"] == "read"
-        ]
+        """The chunks of which something was asked for."""
+        return list(dict.fromkeys(chunk_of(part) for part in self.parts("read")))
+
+    def parts(self, op: str) -> list[tuple[str, int, int]]:
+        """What was asked for or sent: path, offset, length."""
+        asked = [each for each in self.asked if each["op"] == op]
+        return [(path, at, size) for each in asked for path, at, size in each["parts"]]
+
+
+def chunk_of(part: tuple[str, int, int]) -> tuple[str, int]:
+    return part[0], part[1] // CHUNK_BYTES
 
 
 class SocketLink(Pipes):

@@ -23,7 +23,7 @@ def main() -> None:
         _save(options, step)
         time.sleep(options.pause)
     if options.final:
-        _write(options, 0, options.out, "model.safetensors", b"final weights")
+        _write(options, 0, options.out, "model.safetensors", _safetensors(b"final weights"))
         _write(options, 0, options.out, "config.json", b"{}")
         state = _state(options.steps, options.steps)
         _write(options, 0, options.out, "trainer_state.json", state)
@@ -80,7 +80,15 @@ def _late(options: argparse.Namespace, step: int) -> list[str]:
 
 def _bytes(options: argparse.Namespace, step: int, name: str) -> bytes:
     seed = hashlib.sha256(f"{options.salt}/{step}/{name}".encode()).digest()
-    return seed * (options.size // len(seed) + 1)
+    data = seed * (options.size // len(seed) + 1)
+    return _safetensors(data) if name.endswith(".safetensors") else data
+
+
+def _safetensors(data: bytes) -> bytes:
+    """One tensor of bytes: a file that says itself how long it is."""
+    tensor = {"dtype": "U8", "shape": [len(data)], "data_offsets": [0, len(data)]}
+    header = json.dumps({"w": tensor}).encode()
+    return len(header).to_bytes(8, "little") + header + data
 
 
 def _state(step: int, steps: int) -> bytes:

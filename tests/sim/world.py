@@ -23,6 +23,7 @@ from orchestrator.errors import (
     NoCapacity,
     NotFound,
     ProviderError,
+    StorageBlocked,
     Transient,
     Unreachable,
 )
@@ -163,6 +164,7 @@ class World:
         self.faults = Faults()
         self.key_id = self.account = "0123456789ab"
         self.billing: list[tuple[str, float, float | None]] = []
+        self.free_bytes = 10**12
 
     @property
     def now_s(self) -> float:
@@ -284,7 +286,7 @@ class SimBoxes:
         self._world.box((endpoint.host, endpoint.port))
         return SimShell(self._world, (endpoint.host, endpoint.port), run)
 
-    def stream(self, endpoint: Endpoint, run: str) -> SimStream:
+    def stream(self, endpoint: Endpoint, run: str, transfer: object = None) -> SimStream:
         self._world.box((endpoint.host, endpoint.port))
         return SimStream(self._world, (endpoint.host, endpoint.port))
 
@@ -408,7 +410,8 @@ class SimFollower:
             if end >= self._events:
                 yield {"file": "events", "end": end, "line": line}
         yield {"file": "log", "offset": 0, "data": base64.b64encode(b"hello\n").decode()}
-        yield {"heartbeat": {"v": 1}, "agent_alive": True}
+        pulse = {"v": 1, "free_bytes": self._world.free_bytes}
+        yield {"heartbeat": pulse, "agent_alive": True}
         raise Unreachable("the link broke")
 
     def close(self) -> None:
@@ -495,8 +498,13 @@ class SimMirror:
 
     def __init__(self) -> None:
         self.published: dict[str, str] = {}
+        self.blocked: StorageBlocked | None = None
+        self.free_bytes = 10**12
+        self.pruned: list[str] = []
 
     def holds(self, digest: str) -> Path | None:
+        if self.blocked and self.blocked.reason == "missing":
+            raise self.blocked
         name = self.published.get(digest)
         return Path("/mirror") / name if name else None
 
@@ -507,8 +515,18 @@ class SimMirror:
         return Path("/mirror") / f"{name}.partial"
 
     def publish(self, name: str, generation: int, manifest: Manifest) -> Path:
+        self.room()
         self.published[manifest.digest] = name
         return Path("/mirror") / name
+
+    def room(self, name: str = "", generation: int = 0, size_bytes: int = 0) -> int:
+        if self.blocked:
+            raise self.blocked
+        return self.free_bytes
+
+    def prune(self, digest: str) -> None:
+        if self.published.pop(digest, None):
+            self.pruned.append(digest)
 
 
 NO_CAPACITY = NoCapacity("none left")

@@ -9,7 +9,7 @@ import pytest
 
 from orchestrator.credentials import KEPT, Credentials
 from orchestrator.errors import BadJobFile, GpujobError, Missing, Refused
-from orchestrator.settings import Settings
+from orchestrator.settings import Pair, Settings
 
 SECRET = "rpa_VERYSECRET0123456789"
 PROVIDER = "runpod"
@@ -191,3 +191,47 @@ def test_live_runs_are_not_cut_off_from_their_account(settings: Settings, case: 
     assert (settings.state / KEPT).read_text() == before
     changed.keep([PROVIDER], {"thunder"})
     assert (settings.state / KEPT).read_text() != before
+
+
+PAIR = '[s3]\nkey_id = "AKIAFILE"\nsecret = "file-secret"\n'
+
+
+def pair(settings: Settings, keyring=no_ring):
+    found = Credentials(settings, keyring).pair("s3")
+    return found and (found.key_id, found.secret, found.token)
+
+
+def test_a_pair_for_s3_is_the_environments_then_the_files_then_the_keyrings(
+    settings: Settings,
+) -> None:
+    ring_pair = {"s3-key_id": "AKIARING", "s3-secret": "ring-secret"}.get
+    assert pair(settings) is None
+    assert pair(settings, ring_pair) == ("AKIARING", "ring-secret", "")
+    write(settings.config / "credentials.toml", PAIR + file_of_a_provider())
+    assert pair(settings, ring_pair) == ("AKIAFILE", "file-secret", "")
+    of_shell = Pair("AKIASHELL", "shell-secret", "t", "GPUJOB_S3_KEY_ID")
+    assert pair(replace(settings, pairs={"s3": of_shell})) == ("AKIASHELL", "shell-secret", "t")
+    assert "secret" not in repr(of_shell)
+    assert Credentials(settings, no_ring).find(PROVIDER) is not None
+
+
+def file_of_a_provider() -> str:
+    return f'[{PROVIDER}]\nkey = "beside"\n'
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['[s3]\nkey_id = "AKIA"\n', '[s3]\nkey = "x"\n', '[s3]\nkey_id = "A B"\nsecret = "s"\n'],
+    ids=["half", "unknown-key", "blank"],
+)
+def test_a_pair_that_is_none_is_told_without_it(settings: Settings, text: str) -> None:
+    write(settings.config / "credentials.toml", text)
+    with pytest.raises(BadJobFile) as caught:
+        pair(settings)
+    assert "A B" not in caught.value.message
+
+
+def test_a_providers_table_holds_no_pair(settings: Settings) -> None:
+    write(settings.config / "credentials.toml", f'[{PROVIDER}]\nkey_id = "x"\n')
+    with pytest.raises(BadJobFile):
+        Credentials(settings, no_ring).find(PROVIDER)

@@ -79,3 +79,47 @@ def test_keys_and_addresses_come_from_the_environment_and_keys_are_not_shown(
     assert settings.keys == {"runpod": "sekret-1"}
     assert settings.urls == {"thunder": "http://here:1"}
     assert "sekret-1" not in repr(settings)
+
+
+@pytest.mark.parametrize(
+    ("environ", "expected"),
+    [
+        ({}, None),
+        ({"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}, ("a", "b", "")),
+        (
+            {
+                "AWS_ACCESS_KEY_ID": "a",
+                "AWS_SECRET_ACCESS_KEY": "b",
+                "GPUJOB_S3_KEY_ID": "c",
+                "GPUJOB_S3_SECRET": "d",
+            },
+            ("c", "d", ""),
+        ),
+        # Halves of two pairs are no pair.
+        ({"AWS_SECRET_ACCESS_KEY": "b", "GPUJOB_S3_KEY_ID": "c"}, None),
+        (
+            {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_SESSION_TOKEN": "t"},
+            ("a", "b", "t"),
+        ),
+    ],
+    ids=["none", "aws", "ours first", "halves", "temporary"],
+)
+def test_which_pair_the_environment_has(tmp_path: Path, environ, expected) -> None:
+    found = load(tmp_path, **environ).pairs.get("s3")
+    assert (found and (found.key_id, found.secret, found.token)) == expected
+
+
+def test_where_s3_is(tmp_path: Path) -> None:
+    settings = load(tmp_path, '[s3]\nendpoint_url = "https://s3.example.org"\nregion = "eu-1"\n')
+    assert (settings.s3_endpoint_url, settings.s3_region) == ("https://s3.example.org", "eu-1")
+    assert load(tmp_path, '[s3]\nendpoint_url = "http://127.0.0.1:9000"\n').s3_endpoint_url
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["http://s3.example.org", "http://127.0.0.1.example.org", "ftp://x", "https://a b"],
+    ids=str,
+)
+def test_keys_go_in_the_open_to_this_machine_alone(tmp_path: Path, url: str) -> None:
+    with pytest.raises(BadJobFile, match="endpoint_url has to be an https:// address"):
+        load(tmp_path, f'[s3]\nendpoint_url = "{url}"\n')

@@ -33,6 +33,7 @@ CAPABILITIES = Capabilities(
     boot_s={"assigning": 180.0, "starting": 900.0, "endpoint": 300.0},
     billing_unit_s=0.001,
     login_file="/etc/rp_environment",
+    volume_s3="https://s3api-{region}.runpod.io",
 )
 MAX_PAGES = 50
 LOG_BYTES = 64 * 1024

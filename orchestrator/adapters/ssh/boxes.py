@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
+from orchestrator.adapters.clock import SystemClock
 from orchestrator.adapters.link import STALL_S
 from orchestrator.adapters.ssh.follow import LineFollower
 from orchestrator.adapters.ssh.keys import (
@@ -24,18 +26,24 @@ from orchestrator.adapters.ssh.openssh import (
     ssh_command,
 )
 from orchestrator.adapters.ssh.shell import FabricShell
-from orchestrator.adapters.stream import FrameStream
+from orchestrator.adapters.stream import FrameStream, Pace
+from orchestrator.core.bandwidth import Transfer, rate_at
 from orchestrator.errors import HostKeyChanged
-from orchestrator.ports import Endpoint
+from orchestrator.ports import Clock, Endpoint
 
 
 class SshBoxes:
     """Keys and pins live below `state`; `stall_s` is how long a link may be silent."""
 
-    def __init__(self, state: Path, *, stall_s: float = STALL_S) -> None:
+    def __init__(
+        self, state: Path, *, stall_s: float = STALL_S, clock: Clock | None = None
+    ) -> None:
         self._state = state
         self._stall_s = stall_s
         self._key = ClientKey(state)
+        self._clock = clock or SystemClock()
+        self._paces: dict[str, Pace] = {}
+        self._lock = threading.Lock()
 
     def public_key(self) -> str:
         return self._key.public()
@@ -63,8 +71,9 @@ class SshBoxes:
         pinned = pinned_keys(self._pinned(endpoint, run))
         return FabricShell(endpoint, key=self._key.path, pinned=pinned)
 
-    def stream(self, endpoint: Endpoint, run: str) -> FrameStream:
-        return FrameStream(lambda: self._agent(endpoint, run, "serve"))
+    def stream(self, endpoint: Endpoint, run: str, transfer: Transfer | None = None) -> FrameStream:
+        pace = self._pace(run, transfer)
+        return FrameStream(lambda: self._agent(endpoint, run, "serve"), pace=pace)
 
     def follow(
         self, endpoint: Endpoint, run: str, *, events: int, log: int, metrics: int
@@ -77,6 +86,13 @@ class SshBoxes:
         self._key.make()
         pinned = self._pinned(endpoint, run)
         return ssh_command(endpoint, key=self._key.path, known_hosts=pinned, tty=True)
+
+    def _pace(self, run: str, transfer: Transfer | None) -> Pace:
+        """One for all streams of a run: the cap is theirs together."""
+        with self._lock:
+            if run not in self._paces:
+                self._paces[run] = Pace(lambda: rate_at(transfer, self._clock.now().astimezone()))
+            return self._paces[run]
 
     def _agent(self, endpoint: Endpoint, run: str, *words: str) -> SshLink:
         self._key.make()

@@ -5,9 +5,18 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, JsonValue, Tag
+from pydantic import AfterValidator, Field, JsonValue, Tag, model_validator
 
-from orchestrator.core.spec.model import WORD_OR_MAPPING, Model, Text, Variable, Whole, WorkPath
+from orchestrator.core.spec.model import (
+    WORD_OR_MAPPING,
+    Amount,
+    AmountOrZero,
+    Model,
+    Text,
+    Variable,
+    Whole,
+    WorkPath,
+)
 
 LayoutName = Literal[
     "auto",
@@ -71,7 +80,10 @@ class Best(Model):
     """Keep the best checkpoints by a metric."""
 
     metric: Text
-    """The metric's name, such as eval_loss."""
+    """The metric's name, as the trainer writes it to trainer_state.json, such as eval_loss."""
+    mode: Literal["min", "max"] | None = None
+    """Whether the lowest or the highest is best; default min for a loss, an error, a perplexity
+    and their like (by the words of the name), max for everything else."""
     count: Whole = 1
     """How many."""
 
@@ -85,6 +97,60 @@ class Keep(Model):
     """The best by a metric."""
     every: Whole | None = None
     """Those at a multiple of this many steps."""
+
+    @model_validator(mode="after")
+    def _keeps_something(self) -> Keep:
+        if self.last is None and self.best is None and self.every is None:
+            raise ValueError("must say what stays: last, best or every; without `keep` all do")
+        return self
+
+
+def _check_time(text: str) -> str:
+    if not re.fullmatch(r"([01][0-9]|2[0-3]):[0-5][0-9]", text):
+        raise ValueError('a time of day is written "22:00"')
+    return text
+
+
+TimeOfDay = Annotated[
+    str,
+    AfterValidator(_check_time),
+    Field(json_schema_extra={"pattern": "^([01][0-9]|2[0-3]):[0-5][0-9]$"}),
+]
+
+
+class TransferWindow(Model):
+    """Hours of each day, by the clock of the machine that gpujob runs on."""
+
+    begin: TimeOfDay = Field(alias="from")
+    """When it begins, such as "22:00"."""
+    end: TimeOfDay = Field(alias="to")
+    """When it ends; past midnight when that is before it begins."""
+    mb_per_s: AmountOrZero | None = None
+    """The cap in these hours; 0 pauses. Default the general one."""
+
+    @model_validator(mode="after")
+    def _lasts(self) -> TransferWindow:
+        if self.begin == self.end:
+            raise ValueError("ends when it begins; without windows the cap holds all day")
+        return self
+
+
+class Transfer(Model):
+    """How fast bytes may travel, all connections of the run together, up and down."""
+
+    mb_per_s: AmountOrZero | None = None
+    """The cap in MB (10^6 bytes) a second; 0 pauses. Default none."""
+    windows: tuple[TransferWindow, ...] = ()
+    """Hours with another cap; the first that fits counts."""
+
+    @model_validator(mode="after")
+    def _lets_something_through(self) -> Transfer:
+        caps = [self.mb_per_s, *(each.mb_per_s for each in self.windows if each.mb_per_s != 0)]
+        if self.mb_per_s is None and not self.windows:
+            raise ValueError("must say how fast: mb_per_s or windows; without `transfer` no cap")
+        if self.mb_per_s == 0 and not any(caps):
+            raise ValueError("lets nothing through at any hour, so no run could begin or end")
+        return self
 
 
 class Checkpoints(Model):
@@ -101,7 +167,20 @@ class Checkpoints(Model):
     """How the trainer is told to resume."""
     mirror: Text | None = None
     """Folder here, relative to this file; default checkpoints/{name}/{run_id}/{phase}."""
-    also: Annotated[str, Field(pattern=r"^s3://[^/]+")] | None = None
+    also: (
+        Annotated[
+            str,
+            Field(
+                pattern=r"^s3://[A-Za-z0-9][A-Za-z0-9._-]{1,62}(/[A-Za-z0-9_][A-Za-z0-9_=+@.-]*)*/?$"
+            ),
+        ]
+        | None
+    ) = None
     """A second home, s3://bucket/prefix, pushed by the box."""
     keep: Keep | None = None
     """Which checkpoints stay."""
+    transfer: Transfer | None = None
+    """How fast checkpoints, code and data may travel between here and the box."""
+    size_gb: Amount | None = None
+    """How large one checkpoint is, for a forecast of the disks; default an estimate from the
+    model's config.json."""

@@ -81,7 +81,12 @@ def content(path: Path) -> bytes:
         return TAG.encode()
     if path.name == "trainer_state.json":
         return json.dumps({"global_step": 1, "max_steps": 1}).encode()
-    return str(path).encode() * 100
+    data = str(path).encode() * 100
+    if path.suffix != ".safetensors":
+        return data
+    tensor = {"dtype": "U8", "shape": [len(data)], "data_offsets": [0, len(data)]}
+    header = json.dumps({"w": tensor}).encode()
+    return len(header).to_bytes(8, "little") + header + data
 
 
 def _options() -> argparse.Namespace:

@@ -5,19 +5,24 @@ from __future__ import annotations
 import errno
 import json
 import os
+import random
+import stat
 from pathlib import Path
+from typing import Any
 
 import pytest
 from kit.agent import Server, SocketLink, write_tree
 
 from orchestrator.adapters.check import problems
+from orchestrator.adapters.copyout import copy_out
 from orchestrator.adapters.durable import disk_room
-from orchestrator.adapters.mirror import FolderMirror, Held, copy_out, held, verify
+from orchestrator.adapters.mirror import FolderMirror
 from orchestrator.adapters.partial import Journal
-from orchestrator.adapters.stamp import check_stamp
+from orchestrator.adapters.published import Held, held, verify
+from orchestrator.adapters.stamp import Stamp, check_stamp, set_stamp
 from orchestrator.adapters.stream import FrameStream
 from orchestrator.errors import BadJobFile, GpujobError, IntegrityError, NotFound
-from remote.contract import Manifest
+from remote.contract import CHUNK_BYTES, Manifest
 
 RUN, LEDGER = "demo-1", "0a1b2c3d"
 
@@ -29,6 +34,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def mirror(folder: Path) -> FolderMirror:
+    set_stamp(folder, Stamp(RUN, LEDGER))
     return FolderMirror(folder, RUN, LEDGER)
 
 
@@ -98,7 +104,6 @@ def test_what_was_there_before_is_never_overwritten(
     mirror: FolderMirror, folder: Path, tmp_path: Path, what: str
 ) -> None:
     place = folder / "checkpoint-10"
-    folder.mkdir()
     match what:
         case "folder":
             place.mkdir()
@@ -155,7 +160,9 @@ def test_a_damaged_checkpoint_is_not_held_and_its_copy_is_kept(
     damage(place)
     assert mirror.holds(server.manifest.digest) is None
     (checkpoint,) = mirror.held()
-    assert verify(checkpoint) == ["weights: other bytes than were verified"]
+    assert verify(checkpoint) == [
+        "weights: other bytes than were verified in chunk 0 (from byte 0)"
+    ]
     assert fetch(mirror, server, generation=2).name == "checkpoint-10~2"
     assert mirror.holds(server.manifest.digest) == folder / "checkpoint-10~2"
 
@@ -207,6 +214,51 @@ def test_an_unchanged_file_is_linked_and_not_fetched(
     assert problems(place, second.manifest) == []
 
 
+def test_a_checkpoint_that_shares_its_larger_part_moves_the_rest_alone(
+    mirror: FolderMirror, folder: Path, tmp_path: Path
+) -> None:
+    """Sixty of a hundred bytes are shared file by file; counted where the box sends them."""
+    parts = random.Random(7)
+    shared = {f"base-{n}": parts.randbytes(60_000) for n in range(10)}
+    first = sealed(tmp_path, adapter=parts.randbytes(400_000), **shared)
+    second = sealed(tmp_path, "box2", adapter=parts.randbytes(400_000), **shared)
+    sent: list[int] = []
+
+    def count(header: Any, payload: bytes) -> Any:
+        sent.append(len(payload))
+        return header, payload
+
+    fetch(mirror, first)
+    second.bend = count
+    fill(mirror, second, 2, link=True)
+    place = mirror.publish("checkpoint-10", 2, second.manifest)
+    assert problems(place, second.manifest) == []
+    assert sum(sent) <= 0.45 * second.manifest.size_bytes
+    on_disk = {
+        each.stat().st_ino for each in (*place.iterdir(), *(folder / "checkpoint-10").iterdir())
+    }
+    assert len(on_disk) == 12, "what is shared is on the disk once"
+
+
+def test_what_was_just_published_is_not_read_again_and_what_changed_is(
+    mirror: FolderMirror, tmp_path: Path
+) -> None:
+    server = sealed(tmp_path)
+    place, digest = fetch(mirror, server), server.manifest.digest
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("orchestrator.adapters.mirror.problems", _no_reading)
+        assert mirror.holds(digest) == place
+        anew = FolderMirror(mirror.folder, RUN, LEDGER)
+        with pytest.raises(AssertionError, match="read"):
+            anew.holds(digest)
+    damage(place)
+    assert mirror.holds(digest) is None
+
+
+def _no_reading(*_: object) -> list[str]:
+    raise AssertionError("it is read")
+
+
 def test_a_damaged_file_is_not_linked_on(
     mirror: FolderMirror, folder: Path, tmp_path: Path
 ) -> None:
@@ -223,7 +275,7 @@ def test_a_damaged_file_is_not_linked_on(
 def test_another_run_s_folder_is_refused(
     mirror: FolderMirror, folder: Path, tmp_path: Path
 ) -> None:
-    check_stamp(folder)
+    check_stamp(tmp_path / "of-no-run")
     mirror.partial("checkpoint-10", 1)
     check_stamp(folder, RUN)
     for run in (None, "demo-2"):
@@ -271,6 +323,101 @@ def test_a_damaged_checkpoint_is_not_copied_out(mirror: FolderMirror, tmp_path: 
     with pytest.raises(IntegrityError, match="damaged"):
         copy_out(Held(place, server.manifest), tmp_path / "out" / "best")
     assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_copy_that_was_cut_off_goes_on_with_what_it_has(
+    mirror: FolderMirror, folder: Path, tmp_path: Path
+) -> None:
+    server = sealed(tmp_path, a=b"a" * 9000, b=b"b" * 9000, c=b"c" * 9000)
+    fetch(mirror, server)
+    (checkpoint,) = held(folder)
+    dest, seen = tmp_path / "out" / "best", []
+
+    def cut(size_bytes: int) -> None:
+        seen.append(size_bytes)
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        copy_out(checkpoint, dest, told=cut)
+    assert not dest.exists()
+    (beside,) = (tmp_path / "out").iterdir()
+    first = (beside / "a").stat().st_ino
+    (beside / "left").write_text("by something else")
+    (beside / "c").symlink_to("/etc/passwd")
+    assert copy_out(checkpoint, dest) is True
+    assert problems(dest, server.manifest) == []
+    assert (dest / "a").stat().st_ino == first
+    assert [each.name for each in (tmp_path / "out").iterdir()] == ["best"]
+
+
+def test_a_copy_of_some_files(mirror: FolderMirror, folder: Path, tmp_path: Path) -> None:
+    server = sealed(tmp_path, weights=b"w" * 9000, optimizer=b"o" * 9000, sub__config=b"{}")
+    fetch(mirror, server)
+    (checkpoint,) = held(folder)
+    chosen = tuple(each for each in checkpoint.manifest.files if each.path != "optimizer")
+    dest = tmp_path / "out"
+    assert copy_out(checkpoint, dest, chosen) is True
+    assert sorted(each.name for each in dest.rglob("*")) == ["config", "sub", "weights"]
+    assert copy_out(checkpoint, dest, chosen) is False
+    with pytest.raises(GpujobError, match="something else"):
+        copy_out(checkpoint, dest)
+
+
+def test_two_copies_to_one_place_do_not_mix(
+    mirror: FolderMirror, folder: Path, tmp_path: Path
+) -> None:
+    fetch(mirror, sealed(tmp_path))
+    (checkpoint,) = held(folder)
+    dest = tmp_path / "out"
+
+    def meanwhile(_: int) -> None:
+        with pytest.raises(GpujobError, match="another `gpujob pull`"):
+            copy_out(checkpoint, dest)
+
+    assert copy_out(checkpoint, dest, told=meanwhile) is True
+
+
+@pytest.mark.parametrize("chunk", [0, 1, 2])
+def test_one_flipped_bit_is_named_with_its_chunk(tmp_path: Path, chunk: int) -> None:
+    tree = tmp_path / "tree"
+    data = bytearray(os.urandom(2 * CHUNK_BYTES + 100))
+    manifest = write_tree(tree, weights=bytes(data), other=b"o")
+    assert problems(tree, manifest) == []
+    read: list[int] = []
+    with (tree / "weights").open("r+b") as file:
+        file.seek(chunk * CHUNK_BYTES + 50)
+        file.write(bytes([data[chunk * CHUNK_BYTES + 50] ^ 4]))
+    where = f"in chunk {chunk} (from byte {chunk * CHUNK_BYTES})"
+    assert problems(tree, manifest, read.append) == [
+        f"weights: other bytes than were verified {where}"
+    ]
+    assert sum(read) == manifest.size_bytes
+    (tree / "weights").write_bytes(bytes(len(data)))
+    assert problems(tree, manifest) == [
+        "weights: other bytes than were verified in chunk 0 (from byte 0) and in 2 more chunks"
+    ]
+
+
+@pytest.mark.parametrize("what", ["link", "pipe", "folder", "device"])
+def test_what_is_no_regular_file_is_not_read(tmp_path: Path, what: str) -> None:
+    tree = tmp_path / "tree"
+    manifest = write_tree(tree, weights=b"w" * 10)
+    (tree / "weights").unlink()
+    match what:
+        case "link":
+            (tmp_path / "out").write_bytes(b"w" * 10)
+            (tree / "weights").symlink_to(tmp_path / "out")
+        case "pipe":
+            os.mkfifo(tree / "weights")
+        case "folder":
+            (tree / "weights").mkdir()
+        case "device":
+            if os.geteuid() != 0:
+                pytest.skip("may not make a device")
+            os.mknod(tree / "weights", 0o600 | stat.S_IFCHR, os.makedev(1, 5))
+    (said,) = problems(tree, manifest)
+    assert said.startswith("weights: ")
 
 
 def test_a_full_disk_says_that_nothing_is_lost(tmp_path: Path) -> None:

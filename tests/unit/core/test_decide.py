@@ -525,7 +525,8 @@ def test_a_start_is_late_only_when_nothing_moves(
 def test_a_drain_that_stands_still_ends() -> None:
     run = run_of(*ENDED, drain())
     assert isinstance(choose(run, OFFERS, PRESENT, at(7000)), Wait)
-    assert choose(run, OFFERS, PRESENT, at(8000)) == Drained(("checkpoint-60", "final"))
+    ended = Drained(("checkpoint-60", "final"), "nothing moved for 2h")
+    assert choose(run, OFFERS, PRESENT, at(8000)) == ended
     moving = seen(moving_at=at(7900))
     assert isinstance(choose(run, OFFERS, moving, at(8000)), Wait)
 

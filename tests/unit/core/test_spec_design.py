@@ -66,8 +66,6 @@ def told(text: str) -> list[str]:
 def test_the_example_is_refused_only_for_what_comes_later() -> None:
     assert told(EXAMPLE) == [
         "f.yaml:14: patch: patching your files is not supported yet",
-        "f.yaml:23: checkpoints.also: a second home for checkpoints is not supported yet",
-        "f.yaml:24: checkpoints.keep: retention in the mirror is not supported yet",
         "f.yaml:25: outputs: mirroring other files is not supported yet",
         "f.yaml:28: notify: notification is not supported yet",
         "f.yaml:29: phases: a run of several phases is not supported yet",
@@ -79,8 +77,6 @@ def test_the_example_without_those_is_a_job() -> None:
     data["resources"]["providers"] = ["local"]
     for key in ("patch", "outputs", "notify", "phases"):
         del data[key]
-    for key in ("also", "keep"):
-        del data["checkpoints"][key]
     job = parse_job(json.dumps(data).encode(), file="f", base=Path())
     assert [str(need) for need in job.resources.needs] == ["A100-80GB:4", "H100:4"]
     assert job.budget.usd == 400
@@ -109,10 +105,7 @@ REFUSED = {
     "train.qlora": ", qlora: {rank: 4}",
     "train.loss_reduction": ", loss_reduction: sequences",
     "train.evaluate": ", evaluate: {data: x.jsonl, every: 10}",
-    "checkpoints.layout": ", layout: {glob: 'step_*', step: 'step_(\\d+)', markers: [DONE]}",
     "checkpoints.resume.patch": ", resume: {patch: {a.json: {b: '{checkpoint}'}}}",
-    "checkpoints.also": ", also: s3://bucket/x",
-    "checkpoints.keep": ", keep: {every: 100}",
 }
 
 

@@ -109,6 +109,12 @@ OF_CHECKPOINTS = [
     ("{path: a, resume: {place: /x}}", "checkpoints.resume.place: must be relative"),
     ("{path: a, also: http://x}", "checkpoints.also: must match ^s3://"),
     ("{path: a, keep: {best: {count: 1}}}", "checkpoints.keep.best.metric: is missing"),
+    ("{path: a, transfer: {}}", "checkpoints.transfer: must say how fast"),
+    ("{path: a, transfer: {mb_per_s: 0}}", "checkpoints.transfer: lets nothing through at any hour"),
+    ("{path: a, transfer: {mb_per_s: 0, windows: [{from: '01:00', to: '02:00'}]}}", "lets nothing through at any hour"),
+    ("{path: a, transfer: {mb_per_s: -1}}", "checkpoints.transfer.mb_per_s: must be at least 0"),
+    ("{path: a, transfer: {windows: [{from: '24:00', to: '07:00'}]}}", "checkpoints.transfer.windows[0].from: a time of day is written"),
+    ("{path: a, transfer: {windows: [{from: '07:00', to: '07:00'}]}}", "checkpoints.transfer.windows[0]: ends when it begins"),
 ]  # fmt: skip
 
 
@@ -186,7 +192,7 @@ BAD_OVERRIDES = [
     ("data.x.to=b", "data.x.to: this is a list of 1; x is not an index into it"),
     ("run=[1", "run: not valid YAML: "),
     ("budget={usd: 1, usd: 2}", "budget: the key stands here and on line 1; keep one"),
-    ("checkpoints.layout=verl", "checkpoints.layout: a layout other than huggingface is not supported yet"),
+    ("checkpoints.layout=varl", "checkpoints.layout: must be 'auto', 'huggingface', 'deepspeed', "),
 ]  # fmt: skip
 
 

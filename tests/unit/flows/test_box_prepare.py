@@ -16,13 +16,14 @@ import pytest
 
 from orchestrator.core.instance import Instance
 from orchestrator.core.offer import Need, Offer, Rental
-from orchestrator.core.plan import CheckpointPlan, Plan, ResumePlan
+from orchestrator.core.plan import CheckpointPlan, Plan, PushPlan, ResumePlan
 from orchestrator.core.run import Attempt, Limits
 from orchestrator.errors import CommandFailed, Locked, Missing, Unusable, Wiped
 from orchestrator.flows import box, outfit
 from orchestrator.flows.box import Kit
 from orchestrator.flows.outfit import Requirement
 from orchestrator.ports import Capabilities, Completed, Endpoint, SelfStop, TaskContext
+from remote.agent.layouts import layouts_of
 from remote.contract import Manifest
 
 ROOT = Path(__file__).parents[3]
@@ -54,6 +55,7 @@ class Machine:
     wiped: bool = False
     volume: bool = True
     pip_fails: int = 0
+    push_python: str = ""
     packages: dict[str, str | None] = field(default_factory=lambda: dict[str, str | None](GOOD))
     ran: list[str] = field(default_factory=list)
     inputs: list[str] = field(default_factory=list)
@@ -69,6 +71,8 @@ class Machine:
         if "apt-get" in stdin:
             self.tmux = self.may_install
             return int(not self.may_install), ""
+        if "import boto3" in stdin:
+            return 0, json.dumps({"python": self.push_python, "boto3": bool(self.push_python)})
         if command.endswith("python3 -"):
             return 0, f"Welcome!\n{json.dumps(self.packages)}\n"
         if "'pip'" in command:
@@ -131,7 +135,7 @@ class ScriptedBoxes:
     def shell(self, endpoint: Endpoint, run: str) -> ScriptedShell:
         return ScriptedShell(self._machine)
 
-    def stream(self, endpoint: Endpoint, run: str) -> ScriptedStream:
+    def stream(self, endpoint: Endpoint, run: str, transfer: object = None) -> ScriptedStream:
         return ScriptedStream(self._machine)
 
     def follow(self, endpoint: Endpoint, run: str, **_: int) -> Any:
@@ -520,3 +524,54 @@ def test_what_cannot_be_or_is_not_wanted(
     changes: dict[str, Any], expected: dict[str, Any] | None
 ) -> None:
     assert start(Machine(), **changes)["deadman"] == expected
+
+
+RULE = {"glob": "ck_*", "step": r"ck_(\d+)", "required": ["w.pt"], "markers": [], "rank": None}
+
+
+@pytest.mark.parametrize(
+    ("checkpoints", "layout"),
+    [
+        pytest.param(
+            CheckpointPlan("out", "auto", "/m", ResumePlan("", {}, "")), "auto", id="auto"
+        ),
+        pytest.param(
+            CheckpointPlan("out", "verl", "/m", ResumePlan("", {}, "")), "verl", id="name"
+        ),
+        pytest.param(
+            CheckpointPlan("out", "custom", "/m", ResumePlan("", {}, ""), rule=RULE), RULE, id="own"
+        ),
+    ],
+)
+def test_the_agent_gets_the_layout_as_the_job_says_it(
+    checkpoints: CheckpointPlan, layout: Any
+) -> None:
+    spec = start(Machine(), plan=plan(checkpoints=checkpoints))
+    assert spec["layout"] == layout
+    assert layouts_of(spec["layout"]) and spec["resume_at"] is None
+
+
+def test_a_box_that_pushes_gets_the_keys_as_a_file_and_the_place_last(tmp_path: Path) -> None:
+    (tmp_path / "s3.env").write_text("KEY_ID=a\nSECRET=canary\n")
+    also = PushPlan("s3://bucket/prefix", "https://s3.example.org", "eu-1")
+    machine = Machine(packages={})
+    machine.push_python = "/usr/bin/python3"
+    made = kit(
+        machine,
+        folder=tmp_path,
+        plan=plan(checkpoints=replace(plan().checkpoints, also=also)),
+    )
+    context = TaskContext(lambda _: None, lambda: False, lambda _: None)
+    box.prepare(context, made, ScriptedProvider(), INSTANCE)  # type: ignore[arg-type]
+    names = [name.rpartition("/")[2] for name in machine.files]
+    assert names[-2:] == ["s3.env", "push.json"]
+    assert machine.files[f".gpujob/{RUN}/s3.env"] == b"KEY_ID=a\nSECRET=canary\n"
+    assert json.loads(machine.files[f".gpujob/{RUN}/push.json"]) == {
+        "v": 1,
+        "also": "s3://bucket/prefix",
+        "run": RUN,
+        "endpoint_url": "https://s3.example.org",
+        "region": "eu-1",
+        "python": "/usr/bin/python3",
+    }
+    assert not any("canary" in each for each in machine.inputs)

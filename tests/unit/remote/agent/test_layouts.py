@@ -1,13 +1,19 @@
-"""When a checkpoint is complete, by names and sizes alone."""
+"""When a checkpoint of the Hugging Face Trainer is complete, and what an exact marker may say."""
 
 from __future__ import annotations
 
+import io
 import json
-from typing import Any
+import pickle
+from typing import Any, BinaryIO
 
 import pytest
+from kit.writers_of_layouts import torch_file
 
 from remote.agent import layouts
+from remote.agent.layouts import Context, Tree
+from remote.agent.layouts.huggingface import huggingface
+from remote.agent.layouts.tree import pickled_none, pickled_number
 from remote.contract import ContractError
 
 STEP = 10
@@ -39,16 +45,23 @@ ZERO3 = (*COMMON, *MODEL, *OPTIM, "trainer_state.json")
 ZERO3_NOT_GATHERED = tuple(name for name in ZERO3 if not name.startswith("adapter"))
 
 
+def tree(files: dict[str, bytes]) -> Tree:
+    def open_file(path: str) -> BinaryIO:
+        return io.BytesIO(files[path])
+
+    return Tree({path: len(data) for path, data in files.items()}, open_file)
+
+
 def judge(names: tuple[str, ...], *, world_size: int = 2, at_least: int = 1, **texts: bytes) -> Any:
-    files = dict.fromkeys(names, 100)
     content = {
         "trainer_state.json": STATE,
         "latest": TAG.encode() + b"\n",
         "model.safetensors.index.json": INDEX,
         **texts,
     }
-    read = {name: content[name] for name in layouts.texts_needed(files)}
-    return layouts.huggingface(STEP, files, read, world_size=world_size, at_least=at_least)
+    files = {name: content.get(name, b"x" * 100) for name in names}
+    context = Context(world_size=world_size, at_least=at_least)
+    return huggingface(f"checkpoint-{STEP}", tree(files), context)
 
 
 COMPLETE = {
@@ -134,9 +147,33 @@ def test_without_optimizer_shards_zero_0_and_too_early_look_alike() -> None:
 )
 def test_final(names: tuple[str, ...], complete: bool) -> None:
     texts = {"trainer_state.json": STATE, "model.safetensors.index.json": INDEX}
-    verdict = layouts.final(dict.fromkeys(names, 1), texts)
+    files = {name: texts.get(name, b"x") for name in (*names, "trainer_state.json")}
+    verdict = layouts.final(tree(files))
     assert (verdict.missing is None) is complete
     assert (verdict.step, verdict.max_steps) == (10, 40)
+
+
+def test_the_engine_s_own_file_tells_how_many_shards_there_will_be() -> None:
+    """ZeRO-0 and ZeRO-2 before its shards look alike by names: the content does not."""
+    state = {"module": {}, "optimizer": None, "global_steps": 10, "dp_world_size": 3}
+    told = {WHOLE: torch_file(state)}
+    assert "optim_states" in judge(ZERO0, world_size=1, **told).missing
+    ranks = ("rng_state_2.pth",)
+    assert "2 of 3" in judge((*ZERO2, *ranks), world_size=1, **told).missing
+    third = OPTIM[1].replace("rank_1", "rank_2")
+    assert judge((*ZERO2, *ranks, third), world_size=1, **told).missing is None
+    alone = {WHOLE: torch_file({**state, "optimizer": {"state": {}}})}
+    assert judge(ZERO0, world_size=1, **alone).missing is None
+    assert not judge(ZERO0, world_size=1, **alone).doubtful
+
+
+@pytest.mark.parametrize("value", [0, 7, 255, 256, 65535, 65536, 2**31 - 1, 2**40])
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_a_number_is_read_from_a_pickle_without_loading_it(value: int, protocol: int) -> None:
+    data = pickle.dumps({"epoch": 1, "global_step": value, "optimizer": None}, protocol)
+    assert pickled_number(data, "global_step") == value
+    assert pickled_number(data, "step") is None
+    assert pickled_none(data, "optimizer") and not pickled_none(data, "epoch")
 
 
 MARKER = {"v": 1, "name": "checkpoint-10", "step": 10, "world_size": 2, "nonce": "ab12"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,7 +32,7 @@ def source(tmp_path: Path) -> Path:
 
 
 def look(pin: Pin, source: Path, now: float = 0.0) -> None:
-    pin.update(source, list_tree(source), now)
+    pin.update(source.joinpath, list_tree(source), now)
 
 
 def held(pin: Pin) -> dict[str, bytes]:
@@ -53,10 +54,20 @@ def test_links_share_the_inode_and_survive_the_deletion(pin: Pin, source: Path) 
     assert held(pin) == {"a": b"first", "deep/b": b"second"}
 
 
-def test_what_is_removed_while_the_folder_stays_is_not_part_of_it(pin: Pin, source: Path) -> None:
+def test_what_is_deleted_is_held_while_the_rest_is_still_there(pin: Pin, source: Path) -> None:
+    """It may be the first of all: half a checkpoint must not be taken for a whole one."""
     (source / "a").unlink()
     look(pin, source)
-    assert held(pin) == {"deep/b": b"second"}
+    assert held(pin) == {"a": b"first", "deep/b": b"second"}
+
+
+@pytest.mark.parametrize("name", ["deep/c.tmp", ".lock", "c.incomplete"])
+def test_a_temporary_file_that_is_deleted_is_forgotten(pin: Pin, source: Path, name: str) -> None:
+    (source / name).write_bytes(b"scratch")
+    look(pin, source)
+    (source / name).unlink()
+    look(pin, source)
+    assert set(held(pin)) == {"a", "deep/b"}
 
 
 def test_writing_goes_on_under_the_link(pin: Pin, source: Path) -> None:
@@ -138,3 +149,38 @@ def _settle(pin: Pin, source: Path) -> None:
         if pin.is_whole:
             return
     raise AssertionError(f"never whole: {pin}")
+
+
+def test_what_was_finished_and_deleted_between_two_looks(pin: Pin, source: Path) -> None:
+    """Half written at the last look; the rest of the checkpoint is still there, as verl's shell."""
+    with (source / "c").open("wb") as file:
+        file.write(b"half")
+        file.flush()
+        look(pin, source)
+        file.write(b" and the rest")
+    (source / "c").unlink()
+    look(pin, source, 1.0)
+    assert not pin.gone and pin.changed_at == 1.0
+    assert pin.files["c"].size == len(b"half and the rest")
+    assert held(pin)["c"] == b"half and the rest"
+
+
+def test_the_last_copy_of_what_was_deleted(copies: Copies, source: Path, tmp_path: Path) -> None:
+    """A copy was there already, of when it was half written."""
+    pin = Pin.open(tmp_path / "pins", "checkpoint-10", 1, copies, 0.0)
+
+    def look_and_copy(times: int) -> None:
+        for _ in range(times):
+            pin.update(source.joinpath, list_tree(source), 0.0, copy=("a",))
+            time.sleep(0.05)
+
+    look_and_copy(5)
+    assert (pin.folder / "a").read_bytes() == b"first"
+    (source / "a").write_bytes(b"first and last")
+    pin.update(source.joinpath, list_tree(source), 0.0, copy=("a",))
+    pin.update(source.joinpath, list_tree(source), 0.0, copy=("a",))  # starts the copy
+    shutil.rmtree(source)
+    look_and_copy(5)
+    assert pin.gone and pin.is_whole and not pin.is_coming
+    assert held(pin)["a"] == b"first and last"
+    assert pin.files["a"].size == len(b"first and last")

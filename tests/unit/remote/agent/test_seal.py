@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import io
 import os
+import random
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from remote.agent import copies, hashing, sealing
+from remote.agent.copies import Copies
+from remote.agent.hashing import Hashers, spare_cores
+from remote.agent.held import held_bytes
 from remote.agent.private import make_private
 from remote.agent.scan import list_tree
-from remote.agent.seal import Changed, Job, Seal, load_seals, make_seal
-from remote.contract import CHUNK_BYTES
+from remote.agent.seal import Seal, load_seals
+from remote.agent.sealing import Changed, Job, end_with, give_back, make_seal
+from remote.contract import CHUNK_BYTES, hash_stream
 
 
 @pytest.fixture
@@ -117,3 +126,117 @@ def test_forgetting_keeps_the_record(tmp_path: Path, source: Path) -> None:
     again = Seal.load(seal.folder)
     assert again == seal and not again.is_held
     assert again.rewritten() is None
+
+
+def test_files_are_listed_in_the_order_that_they_are_wanted_in(
+    tmp_path: Path, source: Path
+) -> None:
+    files = list_tree(tmp_path / "pins/checkpoint-10.1")
+    order = ["run.sh", "a", "deep/b"]
+    wanted = job(tmp_path, files={path: files[path] for path in order})
+    assert [entry.path for entry in make_seal(wanted, workers=3).manifest.files] == order
+
+
+@pytest.mark.parametrize("size", [0, 1, CHUNK_BYTES, 3 * CHUNK_BYTES, 5 * CHUNK_BYTES + 7])
+def test_several_workers_find_what_one_does(size: int) -> None:
+    data = random.Random(size).randbytes(size)
+    expected = hash_stream(io.BytesIO(data), "x", True)
+    with Hashers(3) as hashers:
+        assert hashers.entry(io.BytesIO(data), "x", size, True) == expected
+
+
+@pytest.mark.parametrize(
+    ("cores", "quota", "ranks", "spare"),
+    [
+        pytest.param(16, "max 100000", 4, 8, id="most that a disk can feed"),
+        pytest.param(6, "max 100000", 4, 2, id="what the ranks leave"),
+        pytest.param(2, "max 100000", 4, 1, id="at least one"),
+        pytest.param(64, "500000 100000", 2, 3, id="a container's share"),
+        pytest.param(64, "50000 100000", 1, 1, id="half a core"),
+        pytest.param(4, "?", 1, 3, id="unreadable"),
+    ],
+)
+def test_cores_to_spare(
+    cores: int, quota: str, ranks: int, spare: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cpu.max").write_text(quota)
+    monkeypatch.setattr(hashing, "_QUOTA", tmp_path / "cpu.max")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
+    assert spare_cores(ranks) == spare
+
+
+def test_a_copy_of_ours_is_moved_and_given_back_after_a_crash(tmp_path: Path, source: Path) -> None:
+    """Where nothing can be linked a checkpoint shall not be on the disk three times."""
+    pin = tmp_path / "pins/checkpoint-10.1"
+    copied = frozenset(list_tree(pin))
+    inode = (pin / "a").stat().st_ino
+    made = make_seal(job(tmp_path, copied=copied))
+    assert (made.folder / "tree/a").stat().st_ino == inode and list_tree(pin) == {}
+    (made.folder / "manifest.json").unlink()
+    give_back(made.folder, pin)
+    assert set(list_tree(pin)) == copied and not made.folder.exists()
+    assert make_seal(job(tmp_path, copied=copied)).manifest.files == made.manifest.files
+
+
+def test_a_failure_of_one_file_leaves_no_seal(tmp_path: Path, source: Path) -> None:
+    judged = job(tmp_path)
+    (tmp_path / "pins/checkpoint-10.1/a").unlink()
+    with pytest.raises(FileNotFoundError):
+        make_seal(judged, workers=3)
+    assert load_seals(tmp_path / "seals") == []
+
+
+def test_the_last_checkpoint_again_as_what_the_trainer_ended_with(
+    tmp_path: Path, source: Path
+) -> None:
+    last = make_seal(job(tmp_path))
+    final = end_with(last, tmp_path / "seals", 1)
+    meta = final.manifest.meta
+    assert (final.name, meta["final"], meta["step"], meta["attempt"]) == ("final", True, 10, 1)
+    assert final.manifest.digest == last.manifest.digest
+    assert (final.folder / "tree/a").stat().st_ino == (last.folder / "tree/a").stat().st_ino
+    make_private(final)
+    assert final.rewritten() is None and last.rewritten() is None
+
+
+def test_links_weigh_nothing_until_the_trainer_s_name_is_gone(tmp_path: Path, source: Path) -> None:
+    pins = tmp_path / "pins"
+    assert held_bytes((pins,)) == 0
+    (source / "a").unlink()
+    on_disk = (pins / "checkpoint-10.1/a").stat().st_blocks * 512
+    assert held_bytes((pins, tmp_path / "seals")) == on_disk > 0
+    os.link(pins / "checkpoint-10.1/a", pins / "again")
+    assert held_bytes((pins,)) == on_disk
+
+
+def test_copies_under_way_are_counted_before_another_is_begun(
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Together they must not fill what each alone would leave free."""
+    made = Copies(tmp_path / "copying")
+    try:
+        (found,) = (each for path, each in list_tree(source).items() if path == "a")
+        usage = shutil.disk_usage(tmp_path)
+        room = int(usage.total * copies.RESERVE) + int(1.5 * found.size)
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=room))
+        assert made.fits(tmp_path, found)
+        for _ in range(2):
+            made.want(source / "a", tmp_path / "one", found)
+        assert not made.fits(tmp_path, found)
+        for _ in range(2):
+            with contextlib.suppress(OSError):
+                assert not made.want(source / "a", tmp_path / "two", found)
+    finally:
+        made.close()
+    assert not (tmp_path / "two").exists()
+
+
+def test_a_seal_that_would_fill_the_disk_links(
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=usage.total // 20))
+    monkeypatch.setattr(sealing, "_clone", lambda *_: False)
+    made = make_seal(job(tmp_path))
+    make_private(made)
+    assert (made.folder / "tree/run.sh").stat().st_ino == (source / "run.sh").stat().st_ino

@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 
 from remote.agent.paths import Root
+from remote.agent.ranges import Ranges, Spoiled
 from remote.agent.scan import list_tree
-from remote.agent.seal import Job, Seal, make_seal
+from remote.agent.seal import Seal
+from remote.agent.sealing import Job, make_seal
 from remote.agent.serve import Server, serve
 from remote.contract import CHUNK_BYTES, MAGIC, FileEntry, Manifest, hash_stream, read_frame
 
@@ -62,9 +64,15 @@ def ask(root: Root) -> Callable[..., tuple[dict[str, Any], bytes]]:
     server = Server(root)
 
     def asking(op: Any, payload: bytes = b"", **header: Any) -> tuple[dict[str, Any], bytes]:
-        return server.answer({"op": op, **header}, payload)
+        return answer(server, {"op": op, **header}, payload)
 
     return asking
+
+
+def answer(server: Server, header: dict[str, Any], payload: bytes) -> tuple[dict[str, Any], bytes]:
+    """A reply with its bytes read."""
+    reply, data = server.answer(header, payload)
+    return reply, data if isinstance(data, bytes) else data.read()
 
 
 Ask = Callable[..., tuple[dict[str, Any], bytes]]
@@ -83,7 +91,8 @@ def tree(folder: Path, **files: bytes) -> Manifest:
 def send(ask: Ask, source: Path, manifest: Manifest, need: list[tuple[str, int]]) -> None:
     for path, chunk in need:
         data = (source / path).read_bytes()[chunk * CHUNK_BYTES : (chunk + 1) * CHUNK_BYTES]
-        reply = ask("write", data, upload=manifest.digest, path=path, chunk=chunk)
+        parts = [[path, chunk * CHUNK_BYTES, len(data)]]
+        reply = ask("write", data, upload=manifest.digest, parts=parts)
         assert reply == ({}, b"")
 
 
@@ -93,9 +102,10 @@ def content(folder: Path) -> dict[str, bytes]:
 
 def test_a_sealed_checkpoint_is_read_in_ranges(ask: Ask, seal: Seal) -> None:
     assert Manifest.decode(ask("manifest", **NAME)[1]).digest == seal.manifest.digest
-    where = {**NAME, "path": "deep/weights"}
-    assert ask("read", **where, offset=0, length=CHUNK_BYTES) == ({}, BIG[:CHUNK_BYTES])
-    assert ask("read", **where, offset=CHUNK_BYTES, length=4) == ({}, b"tail")
+    weights = "deep/weights"
+    assert ask("read", **NAME, parts=[[weights, 0, CHUNK_BYTES]]) == ({}, BIG[:CHUNK_BYTES])
+    parts = [[weights, CHUNK_BYTES, 4], ["state", 1, 1], [weights, 0, 2]]
+    assert ask("read", **NAME, parts=parts) == ({}, b"tail}" + BIG[:2])
 
 
 BAD = {
@@ -107,18 +117,29 @@ BAD = {
     "generation is text": ({"op": "manifest", "name": "a", "generation": "1"}, "refused"),
     "generation is true": ({"op": "manifest", "name": "a", "generation": True}, "refused"),
     "never sealed": ({"op": "ack", "name": "a", "generation": 1}, "not_found"),
-    "path leaves": ({"op": "read", **NAME, "path": "../seal.json"}, "refused"),
-    "path unknown": ({"op": "read", **NAME, "path": "x", "offset": 0, "length": 1}, "not_found"),
-    "too long": (
-        {"op": "read", **NAME, "path": "state", "offset": 0, "length": 2**25},
+    "path leaves": ({"op": "read", **NAME, "parts": [["../seal.json", 0, 1]]}, "refused"),
+    "path unknown": ({"op": "read", **NAME, "parts": [["x", 0, 1]]}, "not_found"),
+    "no parts": ({"op": "read", **NAME}, "refused"),
+    "parts are none": ({"op": "read", **NAME, "parts": []}, "refused"),
+    "parts are text": ({"op": "read", **NAME, "parts": "state"}, "refused"),
+    "a part is text": ({"op": "read", **NAME, "parts": ["state"]}, "refused"),
+    "a part is true": ({"op": "read", **NAME, "parts": [["state", 0, True]]}, "refused"),
+    "too many parts": ({"op": "read", **NAME, "parts": [["state", 0, 1]] * 257}, "refused"),
+    "too long": ({"op": "read", **NAME, "parts": [["state", 0, 2**25]]}, "refused"),
+    "too long in all": (
+        {"op": "read", **NAME, "parts": [["deep/weights", 0, 2**23 + 1]] * 2},
         "refused",
     ),
-    "past the end": ({"op": "read", **NAME, "path": "state", "offset": 2, "length": 1}, "refused"),
-    "negative": ({"op": "read", **NAME, "path": "state", "offset": -1, "length": 1}, "refused"),
+    "past the end": ({"op": "read", **NAME, "parts": [["state", 2, 1]]}, "refused"),
+    "negative": ({"op": "read", **NAME, "parts": [["state", -1, 1]]}, "refused"),
     "no manifest": ({"op": "offer", "dest": "x", "mode": "merge"}, "refused"),
     "mode": ({"op": "offer", "dest": "x", "mode": "copy"}, "refused"),
     "nothing offered": ({"op": "commit", "upload": "0" * 64}, "not_found"),
-    "write before offer": ({"op": "write", "upload": "0", "path": "a", "chunk": 0}, "not_found"),
+    "write before offer": (
+        {"op": "write", "upload": "0" * 64, "parts": [["a", 0, 4]]},
+        "not_found",
+    ),
+    "upload is a path": ({"op": "write", "upload": "../x", "parts": [["a", 0, 4]]}, "not_found"),
     "restore nothing": (
         {"op": "restore", "name": "a", "digest": "0" * 64, "dest": "x"},
         "not_found",
@@ -134,7 +155,7 @@ BAD = {
 def test_bad_requests_are_answered(
     root: Root, seal: Seal, header: dict[str, Any], kind: str
 ) -> None:
-    reply, payload = Server(root).answer(header, b"junk")
+    reply, payload = answer(Server(root), header, b"junk")
     assert (reply["error"], payload) == (kind, b"") and reply["message"]
 
 
@@ -151,8 +172,19 @@ def test_rewritten_bytes_are_never_served(ask: Ask, seal: Seal) -> None:
     path = seal.folder / "tree/state"
     path.chmod(0o600)
     path.write_bytes(b"[]")
-    reply, payload = ask("read", **NAME, path="state", offset=0, length=2)
+    reply, payload = ask("read", **NAME, parts=[["state", 0, 2]])
     assert (reply["error"], payload) == ("changed", b"")
+
+
+def test_a_file_that_is_written_while_it_is_sent_ends_the_stream(root: Root, seal: Seal) -> None:
+    """What was promised is not made up: who asks again is told."""
+    asked = {**NAME, "parts": [["deep/weights", 0, 1000], ["state", 0, 2]]}
+    ranges = Server(root).answer({"op": "read", **asked}, b"")[1]
+    assert isinstance(ranges, Ranges)
+    (seal.folder / "tree/state").chmod(0o600)
+    (seal.folder / "tree/state").write_bytes(b"[1]")
+    with pytest.raises(Spoiled):
+        ranges.read()
 
 
 def test_an_acknowledged_and_forgotten_seal_is_not_found(ask: Ask, seal: Seal) -> None:
@@ -160,7 +192,7 @@ def test_an_acknowledged_and_forgotten_seal_is_not_found(ask: Ask, seal: Seal) -
     assert seal.is_acked
     seal.forget()
     assert ask("manifest", **NAME)[0]["error"] == "not_found"
-    assert ask("read", **NAME, path="state", offset=0, length=2)[0]["error"] == "not_found"
+    assert ask("read", **NAME, parts=[["state", 0, 2]])[0]["error"] == "not_found"
     assert ask("ack", **NAME) == ({}, b""), "the answer to the first may have been lost"
 
 
@@ -212,11 +244,11 @@ def test_an_upload_goes_on_after_a_break(ask: Ask, root: Root, home: Path, tmp_p
     manifest = tree(tmp_path / "src", a=b"one", b=BIG)
     reply, _ = ask("offer", manifest.encode(), dest="work/checkpoint-5", mode="folder")
     send(ask, tmp_path / "src", manifest, reply["need"][:2])
-    with (root.incoming / manifest.digest / "journal").open("ab") as journal:
-        journal.write(b"1 ")  # torn by the kill
+    with (root.incoming / manifest.digest / "ranges").open("ab") as journal:
+        journal.write(b"16777216 4")  # torn by the kill
 
     def again(op: str, payload: bytes = b"", **header: Any) -> tuple[dict[str, Any], bytes]:
-        return server.answer({"op": op, **header}, payload)
+        return answer(server, {"op": op, **header}, payload)
 
     server = Server(root)
     reply, _ = again("offer", manifest.encode(), dest="work/checkpoint-5", mode="folder")
@@ -243,13 +275,76 @@ def test_damage_in_staging_is_found_at_the_commit(
     assert reply["need"] == [("a", 0)], "and it is asked for again"
 
 
-def test_a_chunk_that_is_not_the_offered_one_is_refused(ask: Ask, tmp_path: Path) -> None:
+def test_what_was_not_offered_is_refused(ask: Ask, tmp_path: Path) -> None:
     manifest = tree(tmp_path / "src", a=b"one")
     ask("offer", manifest.encode(), dest="work", mode="merge")
-    where = {"upload": manifest.digest, "path": "a"}
-    assert ask("write", b"two", **where, chunk=0)[0]["error"] == "changed"
-    assert ask("write", b"one", **where, chunk=1)[0]["error"] == "refused"
-    assert ask("write", b"one", upload=manifest.digest, path="b", chunk=0)[0]["error"] == "refused"
+    for parts, data in (
+        ([["a", 0, 4]], b"four"),
+        ([["a", 1, 3]], b"one"),
+        ([["b", 0, 3]], b"one"),
+        ([["a", 0, 3]], b"on"),
+    ):
+        assert ask("write", data, upload=manifest.digest, parts=parts)[0]["error"] == "refused"
+
+
+def test_bytes_that_came_wrong_are_asked_for_again_by_the_commit(
+    ask: Ask, home: Path, tmp_path: Path
+) -> None:
+    manifest = tree(tmp_path / "src", a=b"one", b=BIG)
+    ask("offer", manifest.encode(), dest="work", mode="merge")
+    send(ask, tmp_path / "src", manifest, [("b", 0), ("b", 1)])
+    ask("write", b"two", upload=manifest.digest, parts=[["a", 0, 3]])
+    reply, _ = ask("commit", upload=manifest.digest)
+    assert (reply["error"], reply["need"]) == ("changed", [("a", 0)])
+    assert not (home / "work").exists()
+    send(ask, tmp_path / "src", manifest, reply["need"])
+    assert ask("commit", upload=manifest.digest)[0] == {"digest": manifest.digest}
+    assert content(home / "work") == content(tmp_path / "src")
+
+
+def test_several_connections_write_one_upload(
+    ask: Ask, root: Root, home: Path, tmp_path: Path
+) -> None:
+    manifest = tree(tmp_path / "src", a=b"one", b=BIG)
+    reply, _ = ask("offer", manifest.encode(), dest="work", mode="merge")
+    others = [Server(root), Server(root)]
+    for number, (path, chunk) in enumerate(reply["need"]):
+        data = (tmp_path / "src" / path).read_bytes()[chunk * CHUNK_BYTES :][:CHUNK_BYTES]
+        half = len(data) // 2
+        for other, first, end in ((others[0], 0, half), (others[1], half, len(data))):
+            parts = [[path, chunk * CHUNK_BYTES + first, end - first]]
+            header = {"op": "write", "upload": manifest.digest, "parts": parts}
+            assert other.answer(header, data[first:end]) == ({}, b""), number
+    assert ask("commit", upload=manifest.digest)[0] == {"digest": manifest.digest}
+    assert content(home / "work") == content(tmp_path / "src")
+
+
+def test_a_part_of_a_chunk_that_came_is_told(ask: Ask, root: Root, tmp_path: Path) -> None:
+    manifest = tree(tmp_path / "src", b=BIG)
+    ask("offer", manifest.encode(), dest="work", mode="merge")
+    for first, end in ((0, 1000), (1000, 3000), (5000, 6000)):
+        parts = [["b", first, end - first]]
+        ask("write", BIG[first:end], upload=manifest.digest, parts=parts)
+    header = {"op": "offer", "dest": "work", "mode": "merge"}
+    reply, _ = Server(root).answer(header, manifest.encode())
+    assert reply["need"] == [("b", 0), ("b", 1)]
+    assert reply["have"] == [["b", 0, 3000], ["b", 5000, 1000]]
+
+
+def test_what_a_seal_or_another_upload_holds_is_not_asked_for(
+    ask: Ask, seal: Seal, home: Path, tmp_path: Path
+) -> None:
+    half = os.urandom(70_000)
+    broken = tree(tmp_path / "broken", a=half, b=b"new")
+    reply, _ = ask("offer", broken.encode(), dest="code", mode="merge")
+    send(ask, tmp_path / "broken", broken, [("a", 0)])
+    manifest = tree(tmp_path / "src", weights=BIG, elsewhere__a=half, c=b"small")
+    reply, _ = ask("offer", manifest.encode(), dest="work/checkpoint-10", mode="folder")
+    assert reply["need"] == [("c", 0)]
+    send(ask, tmp_path / "src", manifest, reply["need"])
+    assert ask("commit", upload=manifest.digest)[0] == {"digest": manifest.digest}
+    assert content(home / "work/checkpoint-10") == content(tmp_path / "src")
+    assert (seal.folder / "tree/deep/weights").read_bytes() == BIG
 
 
 def test_nothing_is_written_through_a_link(ask: Ask, home: Path, tmp_path: Path) -> None:

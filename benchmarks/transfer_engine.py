@@ -1,0 +1,44 @@
+"""One checkpoint from a box into a mirror, as the daemon does it: the manifest, the transfer, every
+byte verified, fsync, and the one rename that makes it visible. Prints JSON."""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import time
+from pathlib import Path
+
+from orchestrator.adapters.mirror import FolderMirror
+from orchestrator.adapters.ssh import SshBoxes
+from orchestrator.adapters.stamp import Stamp, set_stamp
+from orchestrator.ports import Endpoint
+
+
+def main() -> None:
+    asked = json.loads(sys.argv[1])
+    boxes = SshBoxes(Path(asked["state"]))
+    folder = Path(asked["mirror"])
+    set_stamp(folder, Stamp(asked["run"], "bench"))
+    mirror = FolderMirror(folder, asked["run"], "bench")
+    cpu_s, began = used_s(), time.monotonic()
+    stream = boxes.stream(Endpoint(*asked["endpoint"]), asked["run"])
+    try:
+        manifest = stream.manifest(asked["name"], 1)
+        partial = mirror.partial(asked["name"], 1, manifest)
+        stream.pull(asked["name"], 1, partial, manifest, lambda _: None)
+        mirror.publish(asked["name"], 1, manifest)
+        seconds = time.monotonic() - began
+    finally:
+        stream.close()
+    print(json.dumps({"seconds": seconds, "cpu_s": used_s() - cpu_s}))
+
+
+def used_s() -> float:
+    """CPU seconds of this process and of the children that it waited for."""
+    both = map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(each.ru_utime + each.ru_stime for each in both)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""An emulated long link, for benchmarks: `emulator.c`, who starts it, and what it alone carries."""
