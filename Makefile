@@ -33,7 +33,7 @@ fix: $(VENV)/ready   ## format, and mend what ruff can
 bench: $(VENV)/ready   ## measurements, side by side
 	$(PY) benchmarks/startup.py
 	$(PY) benchmarks/planning.py
-	$(PY) benchmarks/transfer.py --link loopback --tree lora -n 3 --saves 3   # without options: all of docs/benchmarks.md, an hour
+	$(PY) benchmarks/transfer.py --link loopback --tree lora -n 3 --saves 3   # without options: all of docs/benchmarks.md, an hour and a half
 
 # NAME is one of tests/sim/campaign.py: make campaign NAME=ambiguous-creates SEEDS=200
 SEEDS ?= 200

@@ -1,7 +1,7 @@
 """How fast a checkpoint comes home, beside scp, sftp, rsync, tar over ssh, rclone and paramiko:
 the same files in the same run, over loopback and over an emulated link of 80 ms and 1 Gbit/s.
 
-    python benchmarks/transfer.py            everything, an hour
+    python benchmarks/transfer.py            everything, an hour and a half
     python benchmarks/transfer.py --quick    seconds, to see that it works
     python benchmarks/transfer.py --link wan --tree one --tool gpujob --tool "rsync -a" -n 5
 """
@@ -53,9 +53,9 @@ def main() -> int:
     if options.saves:
         found.latency_s = _latencies(options)
     if options.json:
-        print(json.dumps({**asdict(found), "machine": machine(found)}, indent=1))
-    else:
-        print(page(found))
+        told = {**asdict(found), "machine": machine(found)}
+        options.json.write_text(json.dumps(told, indent=1) + "\n")
+    print(page(found))
     return 0
 
 
@@ -161,7 +161,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--tool", action="append", choices=[tool.name for tool in TOOLS])
     parser.add_argument("-n", "--repeat", type=int)
     parser.add_argument("--saves", type=int, help="of a LoRA, through agent and daemon; 0: none")
-    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="each run's figures, besides")
     options = parser.parse_args()
     quick = options.quick
     usual = [name for name, tree in TREES.items() if tree.usual]

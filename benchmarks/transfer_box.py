@@ -30,7 +30,7 @@ DIE_WITH_US = ("setpriv", "--pdeathsig", "KILL")
 SFTP_SERVERS = ("/usr/lib/openssh/sftp-server", "/usr/libexec/openssh/sftp-server")
 
 # What a trainer of ours does at the end of a save: the files, then the marker, by rename.
-SAVE = 'mkdir -p "out/$1" && mv "$2"/* "out/$1/" && mv "$3" "out/$1/{marker}"'
+SAVE = 'mkdir -p "out/$1" && mv "$2"/* "out/$1/" && touch "$3" && mv "$3" "out/$1/{marker}"'
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ class Box:
         seal = self._root / "seals" / f"{name}.1"
         _until(lambda: (seal / "manifest.json").exists(), f"the seal of {name}")
         sealed_at = (seal / "manifest.json").stat().st_mtime
-        complete_at = (self._work / "out" / name / MARKER).stat().st_ctime
+        complete_at = (self._work / "out" / name / MARKER).stat().st_mtime
         _until(self._is_settled, "the agent to settle")
         self._end_agent()
         shutil.rmtree(self._work / "out")

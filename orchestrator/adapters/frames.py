@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -22,9 +24,11 @@ REPLY_BYTES = 1024 * 1024  # more than any reply says that is not asked for as a
 
 
 class Frames:
-    """Connects at first use, and again after a failure. One thread works, any may close."""
+    """Connects at first use, and again after a failure. One thread works, any may close. `rtt_s`
+    is how soon an answer came at best."""
 
     def __init__(self, connect: Callable[[], Link]) -> None:
+        self.rtt_s = math.inf
         self._connect = connect
         self._link: Link | None = None
         self._closed = False
@@ -56,13 +60,14 @@ class Frames:
         """As `ask`; an error reply is returned as any other."""
         with self.mapped():
             link = self._open()
-        usual = link.patience_s
+        usual, asked_at = link.patience_s, time.monotonic()
         link.patience_s = usual + patience_s
         try:
             self.send(header, payload)
             return self.receive()
         finally:
             link.patience_s = usual
+            self.rtt_s = min(self.rtt_s, time.monotonic() - asked_at)
 
     def send(self, header: dict[str, Any], payload: bytes) -> None:
         with self.mapped():

@@ -142,7 +142,7 @@ def _restarted(run: Run, event: Event) -> Run:
         )
 
     run = replace(run, restarts=run.restarts + 1)
-    return _cut_off(_change(run, event, restart), event)
+    return _cut_off(_change(run, event, restart), event, disk_kept=True)
 
 
 def _wiped(run: Run, event: Event) -> Run:
@@ -206,15 +206,15 @@ def _instance_lost(run: Run, event: Event) -> Run:
     return _cut_off(_instance(run, event, lost=reason, lost_at=event.at, state="BROKEN"), event)
 
 
-def _cut_off(run: Run, event: Event) -> Run:
+def _cut_off(run: Run, event: Event, *, disk_kept: bool = False) -> Run:
     """What the end of a box's processes means for the attempt that ran on it."""
     last = run.attempt
     if last is None or last.instance != event.data["instance"]:
         return run
     if run.outcome and run.outcome.state != "SUCCEEDED":
         return run
-    if final_is_safe(run):
-        # Nothing more is to come from there, and nothing more is needed.
+    if final_is_safe(run) or (disk_kept and final_of(run, last)):
+        # Nothing more is to be made there, and what was made is here or comes from its disk.
         return _attempt(run, last.number, ended_at=last.ended_at or event.at, settled=True)
     if last.settled and not final_of(run, last):
         return run

@@ -30,6 +30,7 @@ QUICK = Tuning(
     piece_bytes=64 * KIB,
     least_bytes=16 * KIB,
     depth_bytes=192 * KIB,
+    most_depth_bytes=256 * KIB,
     most_streams=4,
     share_bytes=1536 * KIB,
     long_share_bytes=1536 * KIB,

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from kit.served import QUICK, ProxyLink
 
-from orchestrator.adapters.ssh import SshBoxes
 from orchestrator.adapters.stream import FrameStream
 from orchestrator.errors import GpujobError, IntegrityError
 from orchestrator.ports import Endpoint
@@ -50,6 +49,8 @@ def main() -> None:
 def _stream(options: argparse.Namespace) -> FrameStream:
     if options.ssh is None:
         return FrameStream(lambda: ProxyLink(options.socket, PATIENCE_S), tuning=QUICK)
+    from orchestrator.adapters.ssh import SshBoxes  # most seeds do without paramiko
+
     told = json.loads(options.ssh)
     endpoint = Endpoint(told["instance"], "127.0.0.1", told["port"], told["user"])
     return SshBoxes(Path(told["state"]), stall_s=SSH_PATIENCE_S).stream(endpoint, told["run"])

@@ -9,11 +9,12 @@ import random
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from orchestrator.adapters.frames import Frames, refusal
 from orchestrator.adapters.stream.growth import Growth
+from orchestrator.adapters.stream.meter import Meter
 from orchestrator.adapters.stream.pace import Pace
 from orchestrator.adapters.stream.tuning import Tuning
 from orchestrator.adapters.stream.work import Work
@@ -37,6 +38,7 @@ class Lane:
     is_retired: bool = False
     received: int = 0  # bytes
     pending: int = 0  # requests without a reply
+    meter: Meter = field(default_factory=Meter)
     thread: threading.Thread | None = None
     _asked_at: float | None = None
 
@@ -54,7 +56,9 @@ class Lane:
         tuning = self.crew.tuning
         if self.is_over or requests >= MOST_REQUESTS:
             return False
-        is_deep = requests and flight_bytes + tuning.piece_bytes > tuning.depth_bytes
+        ahead = int(2 * self.meter.rate() * (self.crew.growth.rtt_s or 0.0))
+        depth = min(tuning.depth_bytes + ahead, tuning.most_depth_bytes)
+        is_deep = requests and flight_bytes + tuning.piece_bytes > depth
         return not is_deep and self.crew.pace.wait_s() <= 0
 
     def spend(self, size: int) -> None:
@@ -63,6 +67,7 @@ class Lane:
     def heard(self, size: int) -> None:
         """Bytes came."""
         self.received += size
+        self.meter.add(size)
         self.crew.progressed()
 
     def greet(self) -> None:
@@ -116,6 +121,8 @@ class Crew:
         self.tuning = tuning
         self.pace = pace
         self.growth = Growth(tuning)
+        if control.rtt_s < tuning.long_rtt_s:
+            self.growth.measured(control.rtt_s)
         self.is_over = False
         self._work = work
         self._each = each
@@ -216,8 +223,7 @@ class Crew:
             return
         lane.frames.connect()
         lane.is_up = True
-        if lane.who == 0:
-            lane.greet()
+        lane.greet()
         self._each(lane)
 
     def _broke(self, lane: Lane, error: Unreachable) -> None:

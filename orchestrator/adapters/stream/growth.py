@@ -13,7 +13,7 @@ class Growth:
         self._tuning = tuning
         self._most = tuning.most_streams
         self._target = tuning.first_streams
-        self._rtt_s: float | None = None
+        self.rtt_s: float | None = None
         self._base: float | None = None
         self._is_trial = False
         self._since: tuple[float, int] | None = None
@@ -22,7 +22,7 @@ class Growth:
 
     def measured(self, rtt_s: float) -> None:
         """How long a small question took; the shortest counts."""
-        self._rtt_s = rtt_s if self._rtt_s is None else min(rtt_s, self._rtt_s)
+        self.rtt_s = rtt_s if self.rtt_s is None else min(rtt_s, self.rtt_s)
 
     def failed(self, now: float, up: int) -> None:
         """A connection broke, or could not be made, while `up` others work: sshd may refuse so
@@ -36,12 +36,12 @@ class Growth:
         """`up` connections have moved `moved` bytes, and `left` are still to move; no more than
         `most` are of use."""
         tuning = self._tuning
-        is_long = (self._rtt_s or 0.0) >= tuning.long_rtt_s
+        is_long = (self.rtt_s or 0.0) >= tuning.long_rtt_s
         share = tuning.long_share_bytes if is_long else tuning.share_bytes
         worth = min(most, 1 + left // share)
         if now >= self._settled_until:
             self._most = tuning.most_streams
-        if self._rtt_s is None:
+        if self.rtt_s is None:
             return min(self._target, self._most, worth)
         if is_long:
             return min(tuning.most_streams, self._most, worth)

@@ -11,7 +11,9 @@ MIB = 1024 * 1024
 @dataclass(frozen=True)
 class Tuning:
     """`block_bytes` is read, hashed and written at once; `piece_bytes` is asked for at once;
-    `depth_bytes` is how much is asked for and not here yet, on each connection.
+    `depth_bytes` is how much is asked for and not here yet on each connection, at the least: as
+    much more as comes within two round trips keeps it from ever waiting. What is on its way when
+    a connection breaks comes twice, so that it is no more than that.
 
     One ssh channel carries at most 2 MiB a round trip: over a long link more of them help, over a
     short one only the CPU that they cost shows. `retry_s` is the first of growing waits before a
@@ -19,9 +21,10 @@ class Tuning:
     as unreachable."""
 
     block_bytes: int = MIB
-    piece_bytes: int = 2 * MIB
+    piece_bytes: int = MIB
     least_bytes: int = MIB // 4
-    depth_bytes: int = 6 * MIB
+    depth_bytes: int = 2 * MIB
+    most_depth_bytes: int = 6 * MIB
     most_streams: int = 8
     first_streams: int = 2
     long_rtt_s: float = 0.02

@@ -17,6 +17,8 @@ from orchestrator.adapters.stream.tuning import Tuning
 from remote.contract import MAX_PARTS
 
 LAST = 8  # pieces of each connection that are looked at, from the last one on
+DEAD_S = 5.0  # what is this late is asked for again whatever it costs
+SPARE = 0.01  # of the bytes may come twice to be done sooner
 LATE = 1.5  # how much later than ours another's bytes have to be before they are asked for again
 
 
@@ -42,6 +44,7 @@ class Work:
         self.left = size
         self.meter = Meter()
         self._tuning = tuning
+        self._spare = max(2 * tuning.piece_bytes, int(size * SPARE))
         self._fresh = fresh
         self._peeked: Chunk | None = None
         self._again: deque[Chunk] = deque()
@@ -186,8 +189,12 @@ class Work:
             return None
         late_s, part = found
         ours_s = (lane.flight_bytes + part.size) / max(lane.meter.rate(), 1.0)
+        is_dead = late_s > DEAD_S
         if late_s < max(LATE * ours_s, self._tuning.late_s):
             return None
+        if not is_dead and self._spare < part.size:
+            return None
+        self._spare -= part.size
         return self._ask(who, lane, part.chunk, (part.first, part.end))
 
     def _expected_s(self, lane: Lane, part: Part) -> float:

@@ -101,6 +101,25 @@ def test_a_cancelled_run_stays_cancelled_when_its_box_dies() -> None:
     assert run.outcome and run.outcome.state == "CANCELLED"
 
 
+RESTARTED: Told = (
+    "instance.restarted",
+    {"instance": BOX, "reason": "x", "host": "h", "port": 1, "restart_marker": "2"},
+)
+
+
+@pytest.mark.parametrize(("before", "lost"), [((sealed(60, final=True),), False), ((), True)])
+def test_a_restart_that_kept_the_disk_kept_the_final_weights(
+    before: tuple[Told, ...], lost: bool
+) -> None:
+    run = run_of(*TRAINING, sealed(60), exited(), *before, RESTARTED)
+    assert run.attempt and (run.attempt.lost, run.attempt.settled) == (lost, not lost)
+
+
+def test_a_restart_in_a_drain_goes_on_with_it() -> None:
+    run = run_of(*ENDED, drain(), RESTARTED)
+    assert run.outcome and run.outcome.state == "SUCCEEDED"
+
+
 def test_a_settled_crash_is_no_lost_attempt() -> None:
     run = run_of(*TRAINING, sealed(10), exited(rc=1, why="crash"), settled(), lost())
     assert run.attempt and not run.attempt.lost
