@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
 from orchestrator.core.run import Instance, Run, Seal
@@ -11,6 +12,7 @@ from orchestrator.errors import (
     GpujobError,
     HostKeyChanged,
     IntegrityError,
+    Locked,
     LostAnswer,
     Missing,
     NoCapacity,
@@ -38,7 +40,7 @@ log = logging.getLogger(__name__)
 
 UNEXPECTED_TRIES = 4
 BAD_TRIES = 4
-PAUSE_S = {"stop": 5.0, "ack": 1.0}
+PAUSE_S = {"stop": 5.0, "ack": 1.0, "access": 10.0}
 
 
 class Results:
@@ -173,6 +175,8 @@ class Results:
         run = self._hold.run()
         if isinstance(error, HostKeyChanged):
             self._ask_for_keys(run)
+        if isinstance(error, Locked):
+            self._ask_for_access(run)
         if isinstance(error, Wiped):
             self._wiped(run, error)
         if isinstance(error, StorageBlocked):
@@ -263,10 +267,19 @@ class Results:
         instance = run.instance
         if instance is None or not instance.booted:
             return
-        provider = self._hold.provider(instance)
-        key = f"rekey:{instance.id}"
-        if provider.capabilities.host_keys and key not in self._hold.busy() | self._hold.waiting():
-            self._hold.begin(key, _rekey, self._hold, provider, instance)
+        if self._hold.provider(instance).capabilities.host_keys:
+            self._ask("rekey", _rekey, instance)
+
+    def _ask_for_access(self, run: Run) -> None:
+        """A restart may have lost our key; whatever was under way goes on once it is back."""
+        instance = run.instance
+        if instance and instance.prepared:
+            self._ask("access", _let_in, instance)
+
+    def _ask(self, verb: str, fn: Callable[..., Any], instance: Instance) -> None:
+        key = f"{verb}:{instance.id}"
+        if key not in self._hold.busy() | self._hold.waiting():
+            self._hold.begin(key, fn, self._hold, self._hold.provider(instance), instance)
 
     def _rekeyed(self, instance_id: str, *, made_anew: bool) -> None:
         run = self._hold.run()
@@ -283,6 +296,10 @@ def _rekey(_: TaskContext, hold: Hold, provider: Provider, instance: Instance) -
         raise Transient("its provider tells no host key now")
     where = endpoint_of(instance)
     return hold.world.boxes.repin(instance.id, hold.lease.run, keys, where.host, where.port)
+
+
+def _let_in(_: TaskContext, hold: Hold, provider: Provider, instance: Instance) -> None:
+    provider.ensure_access(instance.provider_id or "", hold.world.boxes.public_key())
 
 
 def _hopeless(verb: str, error: Exception, failures: int) -> bool:

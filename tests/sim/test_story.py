@@ -277,6 +277,24 @@ def test_a_key_of_another_account_proves_nothing_gone(tmp_path: Path, edited_s: 
     assert states and set(states) == {(False, 1)}
 
 
+@pytest.mark.parametrize("lost_s", [25, 71, 73])
+def test_a_box_that_lost_our_key_gets_it_again(tmp_path: Path, lost_s: int) -> None:
+    """While it trains, and while it is drained."""
+    story = Story(tmp_path)
+    world, began_s = story.world, story.world.now_s
+    locked = []
+
+    def lock(story: Story, run: Run) -> None:
+        if not locked and world.now_s - began_s >= lost_s:
+            locked.append(world.now_s)
+            world.living()[0].has_key = False
+
+    run = story.run(meddle=lock)
+    check(story, run)
+    assert locked and len(run.instances) == 1
+    assert story.world.now_s - began_s < 150
+
+
 def test_a_new_key_of_the_same_account_goes_on(tmp_path: Path) -> None:
     story = Story(tmp_path)
 

@@ -19,6 +19,7 @@ from kit.clock import ManualClock
 
 from orchestrator.core.offer import Need, Offer
 from orchestrator.errors import (
+    Locked,
     LostAnswer,
     NoCapacity,
     NotFound,
@@ -74,6 +75,7 @@ class Box:
     port: int = 22
     usd_per_hour: float = 1.0
     hidden_until_s: float = 0.0
+    has_key: bool = True
     files: dict[str, bytes] = field(default_factory=dict)
     trees: set[str] = field(default_factory=set)
     events: list[dict[str, Any]] = field(default_factory=list)
@@ -179,6 +181,8 @@ class World:
         for box in self.living():
             if box.host == host:
                 box.train(self.now_s, self.faults.crash_at_step)
+                if not box.has_key:
+                    raise Locked(f"{host} does not take our key")
                 return box
         raise Unreachable(f"{host} does not answer")
 
@@ -251,7 +255,9 @@ class SimProvider:
             self._world.kill(box)
 
     def ensure_access(self, provider_id: str, public_key: str) -> None:
-        pass
+        box = self._world.find(provider_id)
+        if box:
+            box.has_key = True
 
     def host_keys(self, provider_id: str) -> Sequence[str]:
         return ()

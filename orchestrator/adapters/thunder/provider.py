@@ -171,7 +171,8 @@ class ThunderProvider:
         return self._known
 
     def _items(self, *, urgent: bool = False) -> tuple[Item, ...]:
-        data = self._get("/v1/instances/list", urgent=urgent)
+        # Without it an address that moved is told late, or not at all (thunder.md §1.2).
+        data = self._get("/v1/instances/list?update_ips=true", urgent=urgent)
         try:
             return tuple(items(data))
         except ValueError as error:
