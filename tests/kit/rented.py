@@ -34,7 +34,7 @@ capacity_s = 3
 """
 STEPS, EVERY = 40, 10
 NAMES = {f"checkpoint-{step}" for step in range(EVERY, STEPS + 1, EVERY)} | {"final"}
-TRAINS = f"--steps {STEPS} --every {EVERY} --step-s 0.1"
+TRAINS = f"--steps {STEPS} --every {EVERY}"
 GPUS: Mapping[str, list[str]] = {"thunder": ["A6000:1", "L40:1"], "runpod": ["A40:1", "L40S:1"]}
 
 
@@ -88,10 +88,11 @@ class Story:
         self.place = Place(folder / "place")
         (self.place.state / "config.toml").write_text(f"[{kind}]{QUICK}")
 
-    def job(self, **keys: Any) -> Path:
+    def job(self, *, step_s: float = 0.1, **keys: Any) -> Path:
         resources = {"providers": [self.kind], "gpu": GPUS[self.kind]}
         record = self.place.folder / "record.jsonl"
-        return self.place.job(f"{TRAINS} --record {record}", resources=resources, **keys)
+        command = f"{TRAINS} --step-s {step_s} --record {record}"
+        return self.place.job(command, resources=resources, **keys)
 
     def launch(self, **keys: Any) -> str:
         return self.place.launch(self.job(**keys), **self.cloud.env())
@@ -109,7 +110,8 @@ class Story:
         """Arm, launch, follow to the end, and hold the account against the ledger."""
         for fault, params in (*row.also, *(() if row.midway else ((row.fault, row.params),))):
             self.cloud.fault(fault, **params)
-        words = ("launch", str(self.job(**row.more)), "--yes", "--detach")
+        step_s = 0.4 if row.midway else 0.1
+        words = ("launch", str(self.job(step_s=step_s, **row.more)), "--yes", "--detach")
         said = self.place.run(*words, check=None, **self.cloud.env())
         if not row.launches:
             assert said.returncode == row.exit_code, said.stderr
@@ -121,6 +123,7 @@ class Story:
         run = said.stdout.split("launched ")[1].split()[0]
         if row.midway:
             wait_until(lambda: bool(self.place.published()), 60, "a checkpoint that is here")
+            assert self.place.record(run)["state"] == "RUNNING", "too late for a fault midway"
             self.cloud.fault(row.fault, **row.params)
         code = self.watch(run)
         record = self.place.record(run)
