@@ -6,6 +6,7 @@ import json
 import logging
 import signal
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
 
 from orchestrator.core.codec import to_json
@@ -17,6 +18,7 @@ log = logging.getLogger(__name__)
 
 IDLE_S = 3.0
 STEP_S = 0.25
+PUBLISH_S = 1.0
 TROUBLE_S = 5.0
 SLEPT = timedelta(seconds=60)
 
@@ -28,6 +30,7 @@ class Scheduler:
         self._world = world
         self._steppers: dict[str, Stepper] = {}
         self._not_before: dict[str, float] = {}
+        self._publish_at: dict[str, float] = {}
         self._turned_at = world.clock.now()
 
     def turn(self, only: str | None = None) -> int:
@@ -59,7 +62,8 @@ class Scheduler:
             if stepper is None:
                 return
             ended = stepper.step()
-            self._publish(run, stepper)
+            with suppress(OSError):
+                self._publish(run, stepper)
             if ended:
                 self._let_go(run)
         except StaleLease as error:
@@ -71,6 +75,8 @@ class Scheduler:
             # One run's trouble is not the others'. What is rented stays on record, and the next
             # step looks again.
             log.exception("%s: this step failed", run)
+            if run in self._steppers:
+                self._steppers[run].stumbled()
             self._not_before[run] = self._world.clock.monotonic() + TROUBLE_S
 
     def _stepper(self, run: str) -> Stepper | None:
@@ -83,6 +89,7 @@ class Scheduler:
 
     def _let_go(self, run: str) -> None:
         stepper = self._steppers.pop(run)
+        self._publish_at.pop(run, None)
         stepper.close()
         self._world.ledger.release(stepper.lease)
 
@@ -93,6 +100,7 @@ class Scheduler:
         beside = path.with_suffix(".new")
         beside.write_text(text)
         beside.replace(path)
+        self._publish_at[run] = self._world.clock.monotonic() + PUBLISH_S
 
 
 def serve(world: World, lock: Lock, *, until_idle: bool, stop: Callable[[], bool]) -> None:

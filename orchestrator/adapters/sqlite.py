@@ -52,6 +52,7 @@ class SqliteLedger:
         self._clock = clock
         self._holder = holder
         self._path = path
+        self._known: dict[str, tuple[str, Run]] = {}  # each run as it was read last
         try:
             self._db = _open(path)
             self.id = self._ledger_id()
@@ -208,7 +209,10 @@ class SqliteLedger:
         row = db.execute("SELECT fold, seq FROM runs WHERE id = ?", (run,)).fetchone()
         if row is None:
             raise _no_run(run)
-        return from_json(Run, json.loads(row[0]))
+        text = row[0]
+        if run not in self._known or self._known[run][0] != text:
+            self._known[run] = text, from_json(Run, json.loads(text))
+        return self._known[run][1]
 
     def _one(self, query: str, values: tuple[Any, ...]) -> tuple[Any, ...]:
         return tuple(self._db.execute(query, values).fetchone())
