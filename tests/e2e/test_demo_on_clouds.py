@@ -40,7 +40,8 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("kind", [pytest.param("runpod", marks=pytest.mark.long), "thunder"])
+@pytest.mark.long
+@pytest.mark.parametrize("kind", ["runpod", "thunder"])
 def test_the_demo_job_survives_a_lost_pod(tmp_path: Path, demo: Path, kind: str) -> None:
     cloud = Cloud.start(tmp_path / "cloud", kind, requests_per_minute=100000)
     place = Place(tmp_path / "place")

@@ -11,7 +11,9 @@ from kit.gpujob import Place
 pytestmark = pytest.mark.e2e
 
 
-@pytest.mark.parametrize("stage", [0, 2, 3])
+@pytest.mark.parametrize(
+    "stage", [pytest.param(0, marks=pytest.mark.long), pytest.param(2, marks=pytest.mark.long), 3]
+)
 def test_a_rank_that_is_ten_seconds_late(place: Place, stage: int) -> None:
     record = place.folder / "record.jsonl"
     job = place.job(

@@ -255,31 +255,38 @@ def _shape(place: Place, run: str) -> tuple[Any, ...]:
     )
 
 
+SMALL = "--step-s 0.06 --size 20000000"
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, ...]:
+    """What a run of SMALL comes to when nobody dies."""
+    calm = Place(tmp_path_factory.mktemp("calm"))
+    try:
+        run = calm.launch(calm.job(SMALL))
+        calm.run("watch", run)
+        return _shape(calm, run)
+    finally:
+        calm.close()
+
+
 @pytest.mark.parametrize(
     ("moment", "count"),
     [
         ("instance.intended", 1),
-        ("instance.running", 1),
+        pytest.param("instance.running", 1, marks=pytest.mark.long),
         ("checkpoint.sealed", 2),
-        ("drain.begun", 1),
+        pytest.param("drain.begun", 1, marks=pytest.mark.long),
         ("instance.terminating", 1),
     ],
     ids=["provisioning", "preparing", "transfer", "draining", "teardown"],
 )
 def test_a_killed_daemon_changes_nothing(
-    tmp_path: Path, place: Place, moment: str, count: int
+    place: Place, undisturbed: tuple[Any, ...], moment: str, count: int
 ) -> None:
-    words = "--step-s 0.06 --size 20000000"
-    calm = Place(tmp_path / "calm")
-    try:
-        undisturbed = calm.launch(calm.job(words))
-        calm.run("watch", undisturbed)
-        expected = _shape(calm, undisturbed)
-    finally:
-        calm.close()
-    run = place.launch(place.job(words))
+    run = place.launch(place.job(SMALL))
     place.wait_for(run, moment, count)
     place.kill_daemon()
     assert place.run("watch", run).returncode == 0
-    assert _shape(place, run) == expected
+    assert _shape(place, run) == undisturbed
     check_intervals(place, run)
