@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from kit.cloud import Cloud
 from kit.gpujob import Place
-from kit.rented import QUICK
+from kit.rented import config
 
 pytestmark = [pytest.mark.e2e, pytest.mark.trainer]
 
@@ -45,7 +45,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_demo_job_survives_a_lost_pod(tmp_path: Path, demo: Path, kind: str) -> None:
     cloud = Cloud.start(tmp_path / "cloud", kind, requests_per_minute=100000)
     place = Place(tmp_path / "place")
-    (place.state / "config.toml").write_text(f"[{kind}]{QUICK}")
+    (place.state / "config.toml").write_text(config(kind))
     mirror = tmp_path / "mirror"
     provider, gpu = RENT[kind]
     words = [

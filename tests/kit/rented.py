@@ -14,24 +14,32 @@ import pytest
 from kit.cloud import Cloud
 from kit.gpujob import Place, wait_until
 
-# Real clouds take minutes where these take seconds; what waits for them waits as much less, and
-# still long enough for a machine with more to do than it can.
-QUICK = """
+# Real clouds take minutes where these take seconds; what waits for them waits as much less. Where a
+# box is to be given up that takes `wait_s`; any other has the time of a machine that is too busy.
+PATIENT_S, BRIEF_S = 45, 12
+
+
+def config(kind: str, wait_s: int = PATIENT_S) -> str:
+    """The settings of one emulated cloud."""
+    return f"""
+[{kind}]
 poll_s = 0.2
 idle_poll_s = 0.2
 listing_lag_s = 2
 absent_s = 1.5
-assign_s = 12
-start_s = 12
-endpoint_s = 8
+assign_s = {wait_s}
+start_s = {wait_s}
+endpoint_s = {wait_s}
 timeout_s = 4
 requests_per_minute = 100000
 [deadlines]
-access_s = 20
-deaf_s = 8
+access_s = {wait_s * 1.5}
+deaf_s = {wait_s * 2 / 3}
 silent_s = 60
 capacity_s = 3
 """
+
+
 STEPS, EVERY = 40, 10
 NAMES = {f"checkpoint-{step}" for step in range(EVERY, STEPS + 1, EVERY)} | {"final"}
 TRAINS = f"--steps {STEPS} --every {EVERY}"
@@ -86,7 +94,10 @@ class Story:
             folder / "cloud", kind, **{"requests_per_minute": 100000, **options}
         )
         self.place = Place(folder / "place")
-        (self.place.state / "config.toml").write_text(f"[{kind}]{QUICK}")
+        self.configure(PATIENT_S)
+
+    def configure(self, wait_s: int) -> None:
+        (self.place.state / "config.toml").write_text(config(self.kind, wait_s))
 
     def job(self, *, step_s: float = 0.1, **keys: Any) -> Path:
         resources = {"providers": [self.kind], "gpu": GPUS[self.kind]}
@@ -108,6 +119,7 @@ class Story:
 
     def tell(self, row: Row) -> str | None:
         """Arm, launch, follow to the end, and hold the account against the ledger."""
+        self.configure(PATIENT_S if row.boxes == 1 else BRIEF_S)
         for fault, params in (*row.also, *(() if row.midway else ((row.fault, row.params),))):
             self.cloud.fault(fault, **params)
         step_s = 0.4 if row.midway else 0.1
