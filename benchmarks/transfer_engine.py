@@ -1,5 +1,6 @@
 """One checkpoint from a box into a mirror, as the daemon does it: the manifest, the transfer, every
-byte verified, fsync, and the one rename that makes it visible. Prints JSON."""
+byte verified, fsync, and the one rename that makes it visible. A launch sends code to the box
+before anything comes back, so the way there is known. Prints JSON."""
 
 from __future__ import annotations
 
@@ -9,10 +10,14 @@ import sys
 import time
 from pathlib import Path
 
+from orchestrator.adapters.hashes import hash_file
 from orchestrator.adapters.mirror import FolderMirror
 from orchestrator.adapters.ssh import SshBoxes
 from orchestrator.adapters.stamp import Stamp, set_stamp
-from orchestrator.ports import Endpoint
+from orchestrator.ports import Endpoint, Stream
+from remote.contract import Manifest
+
+CODE = "gpujob/bench-code"
 
 
 def main() -> None:
@@ -21,17 +26,28 @@ def main() -> None:
     folder = Path(asked["mirror"])
     set_stamp(folder, Stamp(asked["run"], "bench"))
     mirror = FolderMirror(folder, asked["run"], "bench")
+    endpoint = Endpoint(*asked["endpoint"])
+    send_code(boxes.stream(endpoint, asked["run"]))
     cpu_s, began = used_s(), time.monotonic()
-    stream = boxes.stream(Endpoint(*asked["endpoint"]), asked["run"])
+    stream = boxes.stream(endpoint, asked["run"])
     try:
-        manifest = stream.manifest(asked["name"], 1)
-        partial = mirror.partial(asked["name"], 1, manifest)
-        stream.pull(asked["name"], 1, partial, manifest, lambda _: None)
-        mirror.publish(asked["name"], 1, manifest)
+        manifest = stream.manifest(asked["name"], 1, asked["size_bytes"])
+        with mirror.partial(manifest) as partial:
+            stream.pull(asked["name"], 1, partial, manifest, lambda _: None)
+            mirror.publish(asked["name"], 1, manifest)
         seconds = time.monotonic() - began
     finally:
         stream.close()
     print(json.dumps({"seconds": seconds, "cpu_s": used_s() - cpu_s}))
+
+
+def send_code(stream: Stream) -> None:
+    here = Path(__file__)
+    try:
+        code = Manifest((hash_file(here.parent, here.name),))
+        stream.push(here.parent, code, CODE, "merge", lambda _: None)
+    finally:
+        stream.close()
 
 
 def used_s() -> float:

@@ -44,6 +44,7 @@ def _gpujob(served: Served, sealed: Sealed, dest: Path) -> list[str]:
         "endpoint": [INSTANCE, served.host, served.port, served.box.user],
         "run": RUN,
         "name": sealed.name,
+        "size_bytes": sealed.size_bytes,
         "mirror": str(dest),
     }
     return [sys.executable, str(HERE / "transfer_engine.py"), json.dumps(asked)]

@@ -6,7 +6,8 @@ repeated, what it raises. The suites in `tests/contract/` examine every adapter 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -241,8 +242,9 @@ class Stream(Protocol):
     Raises Unreachable, IntegrityError.
     """
 
-    def manifest(self, name: str, generation: int) -> Manifest:
-        """The manifest of a sealed checkpoint."""
+    def manifest(self, name: str, generation: int, size_bytes: int = 0) -> Manifest:
+        """The manifest of a sealed checkpoint. `size_bytes` is how much `pull` will move next, as
+        far as is known: what that needs is begun meanwhile."""
         ...
 
     def pull(
@@ -267,8 +269,9 @@ class Stream(Protocol):
         """Make `dest` on the box hold the manifest's files, read from below `source`."""
         ...
 
-    def restore(self, name: str, digest: str, dest: str) -> None:
+    def restore(self, name: str, digest: str, dest: str, progress: Progress) -> None:
         """Build `dest` on the box from a checkpoint with this digest that it still holds sealed.
+        `progress` is told the bytes that are in place so far.
 
         Raises NotFound when it holds none."""
         ...
@@ -433,9 +436,14 @@ class Mirror(Protocol):
         """The manifest that a published tree was verified against. Raises NotFound."""
         ...
 
-    def partial(self, name: str, generation: int, manifest: Manifest | None = None) -> Path:
-        """The folder that a transfer of this checkpoint fills, kept across failures; with the
-        manifest, what an earlier checkpoint holds as well is in it already."""
+    def digests(self) -> frozenset[str]:
+        """The digests of what is published; nothing is read for that."""
+        ...
+
+    def partial(self, manifest: Manifest) -> AbstractContextManager[Path]:
+        """The folder that a transfer of this tree fills, kept across failures; what an earlier
+        checkpoint holds as well is in it already. It is the caller's alone until the context
+        ends: publish within. Raises Transient while another transfer has it."""
         ...
 
     def publish(self, name: str, generation: int, manifest: Manifest) -> Path:
@@ -445,9 +453,13 @@ class Mirror(Protocol):
         Raises IntegrityError when the partial is not what the manifest says."""
         ...
 
-    def room(self, name: str = "", generation: int = 0, size_bytes: int = 0) -> int:
+    def sweep(self, wanted: Collection[str]) -> None:
+        """Forget what transfers of other trees than those with the digests `wanted` left."""
+        ...
+
+    def room(self, digest: str = "", size_bytes: int = 0) -> int:
         """The bytes that may still be stored. Raises StorageBlocked when nothing can be written,
-        or when what is still missing of this checkpoint does not fit."""
+        or when what is still missing of the tree with this digest does not fit."""
         ...
 
     def prune(self, digest: str) -> None:

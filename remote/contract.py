@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, BinaryIO, Dict, Iterable, List, Optional, Tuple
 
 PROTOCOL = 1
+MANIFEST = 2
 MAGIC = b"GPUJOB/1\n"
 CHUNK_BYTES = 16 * 1024 * 1024
 MAX_HEADER_BYTES = 64 * 1024 * 1024
@@ -24,7 +25,9 @@ MAX_LINE_BYTES = 1024 * 1024
 MARKER = "gpujob_complete.json"
 
 _NAME = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9._=+-]{0,199}\Z")
+_FORBIDDEN = re.compile(r"[\x00-\x1f\x7f-\x9f\\]")  # a terminal acts on what is no letter
 _HEX64 = re.compile(r"^[0-9a-f]{64}\Z")
+_EMPTY = hashlib.sha256().hexdigest()
 
 
 class ContractError(ValueError):
@@ -39,7 +42,7 @@ def check_path(path: str) -> str:
     parts = path.split("/")
     if not path or len(path.encode("utf-8", "surrogateescape")) > 4096:
         raise ContractError("a file name is empty or longer than 4096 bytes")
-    if "\0" in path or "\\" in path or "\n" in path or "\r" in path:
+    if _FORBIDDEN.search(path):
         raise ContractError("a file name holds a forbidden character: %r" % path)
     if any(part in ("", ".", "..") for part in parts):
         raise ContractError("a file name leaves its folder: %r" % path)
@@ -106,6 +109,8 @@ class FileEntry:
             raise ContractError("size and chunks disagree for %r" % entry.path)
         if not all(_HEX64.match(digest) for digest in (entry.sha256, *entry.chunks)):
             raise ContractError("not a SHA-256 in the entry of %r" % entry.path)
+        if len(entry.chunks) < 2 and entry.sha256 != (*entry.chunks, _EMPTY)[0]:
+            raise ContractError("the chunks of %r are not the whole of it" % entry.path)
         return entry
 
 
@@ -122,16 +127,18 @@ class Manifest:
 
     @property
     def digest(self) -> str:
-        """SHA-256 over the sorted (path, size, sha256) lines: equal trees have equal digests."""
+        """SHA-256 over the sorted (path, size, sha256, chunks) lines: equal trees have equal
+        digests, and whoever has verified all chunks has verified the tree."""
         total = hashlib.sha256()
         for entry in sorted(self.files, key=lambda entry: entry.path):
-            line = "%s\t%d\t%s\n" % (entry.path, entry.size, entry.sha256)
+            told = (entry.path, entry.size, entry.sha256, " ".join(entry.chunks))
+            line = "%s\t%d\t%s\t%s\n" % told
             total.update(line.encode("utf-8", "surrogateescape"))
         return total.hexdigest()
 
     def to_json(self) -> Dict[str, Any]:
         return {
-            "v": PROTOCOL,
+            "v": MANIFEST,
             "digest": self.digest,
             "meta": self.meta,
             "files": [entry.to_json() for entry in self.files],
@@ -142,7 +149,7 @@ class Manifest:
 
     @staticmethod
     def from_json(record: Dict[str, Any]) -> "Manifest":
-        check_version(record, "manifest")
+        check_version(record, "manifest", MANIFEST)
         files = record["files"]
         if not isinstance(files, list) or len(files) > MAX_FILES:
             raise ContractError("a manifest must list at most %d files" % MAX_FILES)
@@ -162,8 +169,10 @@ class Manifest:
             return Manifest.from_json(json.loads(data))
         except ContractError:
             raise
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise ContractError("not a manifest: %s" % error) from error
+        except RecursionError as error:
+            raise ContractError("a manifest is nested too deep") from error
 
 
 @dataclass(frozen=True)
@@ -218,11 +227,11 @@ def check_integer(value: Any) -> int:
     return value
 
 
-def check_version(record: Dict[str, Any], what: str) -> None:
-    if record.get("v") != PROTOCOL:
+def check_version(record: Dict[str, Any], what: str, version: int = PROTOCOL) -> None:
+    if record.get("v") != version:
         raise ContractError(
             "this %s has version %r and this program reads version %d"
-            % (what, record.get("v"), PROTOCOL)
+            % (what, record.get("v"), version)
         )
 
 
@@ -241,7 +250,8 @@ def hash_stream(stream: BinaryIO, path: str, executable: bool = False) -> FileEn
             break
         whole.update(block)
         size += len(block)
-        chunks.append(hashlib.sha256(block).hexdigest())
+        # So far the first chunk is the whole: most files are hashed once.
+        chunks.append((hashlib.sha256(block) if chunks else whole).hexdigest())
         if len(block) < CHUNK_BYTES:
             break
     return FileEntry(path, size, whole.hexdigest(), tuple(chunks), executable)

@@ -6,65 +6,26 @@ from __future__ import annotations
 import argparse
 import contextlib
 import ctypes
-import fcntl
 import json
 import os
 import signal
 import subprocess
 import sys
-import threading
 import time
-from dataclasses import dataclass
-from typing import Dict, Iterator, NoReturn, Optional
+from typing import Dict, NoReturn
 
 from remote.agent.durable import read_json, utc_now, write_json
+from remote.agent.locks import is_free, locked
 from remote.agent.paths import Root
-from remote.agent.pusher import BUSY, is_settled
-from remote.agent.seal import Seal, load_seals
-from remote.contract import PROTOCOL, ContractError, pushed_uri, split_uri
-from remote.pushing import Changed, Push
+from remote.agent.pusher import BUSY
+from remote.contract import PROTOCOL, ContractError, split_uri
+from remote.outbox import Aim, push_all
 from remote.restoring import restore
-from remote.s3 import Bucket, Denied, Server, StoreError, read_keys
+from remote.s3 import StoreError
 
-STREAMS = 4
 RESTORE_STREAMS = 8
 NICE = 10
-REPORT_S = 1.0
 WATCH_S = 10.0
-
-
-@dataclass(frozen=True)
-class Aim:
-    """Where to push to, as `push.json` says (formats.md §5)."""
-
-    also: str
-    run: str
-    server: Server
-    bytes_per_s: Optional[float]
-
-    @staticmethod
-    def read(root: Root) -> Aim:
-        record = read_json(root.push)
-        if record is None:
-            raise Denied("push.json is not on this box")
-        server = Server(
-            endpoint_url=str(record.get("endpoint_url") or ""),
-            region=str(record.get("region") or ""),
-            patience_s=float(record.get("patience_s") or Server.patience_s),
-            pause_s=float(record.get("pause_s") or Server.pause_s),
-        )
-        pace = record.get("bytes_per_s")
-        return Aim(str(record["also"]), str(record["run"]), server, float(pace) if pace else None)
-
-    def open(self, root: Root, streams: int) -> Bucket:
-        try:
-            keys = read_keys(root.push_keys.read_text())
-        except FileNotFoundError as error:
-            raise Denied("there are no keys for S3 on this box") from error
-        return Bucket(self.server, keys, split_uri(self.also)[0], streams=streams)
-
-    def uri(self, name: str, digest: str) -> str:
-        return pushed_uri(self.also, self.run, name, digest)
 
 
 def main() -> NoReturn:
@@ -93,7 +54,7 @@ def _push(root: Root, options: argparse.Namespace) -> int:
     """Push all that waits. What stops it is left in `push.failed`."""
     _end_with(options.parent)
     os.nice(NICE)
-    with _locked(root, "push.lock") as mine:
+    with locked(root.push_lock) as mine:
         if not mine:
             return BUSY
         try:
@@ -104,68 +65,13 @@ def _push(root: Root, options: argparse.Namespace) -> int:
     return 0
 
 
-def push_all(root: Root) -> None:
-    """Raises StoreError, OSError; what was pushed until then is on record."""
-    aim = Aim.read(root)
-    bucket, told = aim.open(root, STREAMS), _Told(root, aim.bytes_per_s)
-    while True:
-        seal = next(_waiting(root), None)
-        if seal is None:
-            return
-        uri = aim.uri(seal.name, seal.manifest.digest)
-        try:
-            Push(bucket, seal, split_uri(uri)[1], told.sent).run()
-        except (Changed, FileNotFoundError) as error:
-            _note(seal, "unpushed", why="it is not what was sealed any more: %s" % error)
-        else:
-            _note(seal, "pushed", uri=uri)
-
-
-def _waiting(root: Root) -> Iterator[Seal]:
-    """What is not pushed yet: final weights before all, then the newest."""
-    found = [seal for seal in load_seals(root.seals) if seal.is_held]
-    found = [seal for seal in reversed(found) if not is_settled(seal.folder)]
-    yield from sorted(found, key=lambda seal: not seal.manifest.meta.get("final"))
-
-
-def _note(seal: Seal, word: str, **more: str) -> None:
-    what = {"name": seal.name, "generation": seal.generation, "digest": seal.manifest.digest}
-    write_json(seal.folder / word, {"v": PROTOCOL, "at": utc_now(), **what, **more})
-    (seal.folder / "uploads.json").unlink(missing_ok=True)
-
-
-class _Told:
-    """Says how much was sent, in a file that the agent reads, and keeps the pace."""
-
-    def __init__(self, root: Root, bytes_per_s: Optional[float]) -> None:
-        self._path = root.push_state
-        self._bytes_per_s = bytes_per_s
-        self._lock = threading.Lock()
-        self._total = 0
-        self._free_at = self._written_at = float("-inf")
-
-    def sent(self, name: str, size: int) -> None:
-        with self._lock:
-            now = time.monotonic()
-            self._total += size
-            if now - self._written_at >= REPORT_S:
-                self._written_at = now
-                record = {"v": PROTOCOL, "name": name, "sent": self._total}
-                write_json(self._path, record, durable=False)
-            wait_s = max(0.0, self._free_at - now)
-            if self._bytes_per_s:
-                self._free_at = max(self._free_at, now) + size / self._bytes_per_s
-        if wait_s:
-            time.sleep(wait_s)
-
-
 def _restore(root: Root, options: argparse.Namespace) -> int:
     """See to it that a process of its own restores, watch it for a moment, and print how far it
     is: whoever asks may lose the connection and ask again."""
-    state, asked = root.path / "restore.json", _asked(options)
+    state, asked = root.restore, _asked(options)
     record = read_json(state) or {}
     is_news = _is_of(record, asked) and record.get("state") != "running" and not record.get("told")
-    if not is_news and _is_free(root, "restore.lock"):
+    if not is_news and is_free(root.restore_lock):
         record = {"v": PROTOCOL, **asked, "state": "running", "bytes": 0}
         write_json(state, record)
         _start_alone(root, options)
@@ -196,12 +102,12 @@ def _start_alone(root: Root, options: argparse.Namespace) -> None:
 
 
 def _restore_alone(root: Root, options: argparse.Namespace) -> int:
-    state, asked = root.path / "restore.json", _asked(options)
+    state, asked = root.restore, _asked(options)
 
     def tell(word: str, size: int, **more: str) -> None:
         write_json(state, {"v": PROTOCOL, **asked, "state": word, "bytes": size, **more})
 
-    with _locked(root, "restore.lock") as mine:
+    with locked(root.restore_lock) as mine:
         if not mine:
             return BUSY
         try:
@@ -224,29 +130,6 @@ def _asked(options: argparse.Namespace) -> Dict[str, str]:
 
 def _is_of(record: Dict[str, object], asked: Dict[str, str]) -> bool:
     return all(record.get(key) == value for key, value in asked.items())
-
-
-@contextlib.contextmanager
-def _locked(root: Root, name: str) -> Iterator[bool]:
-    """Whether the lock is ours meanwhile."""
-    lock = os.open(root.path / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        yield _try_lock(lock)
-    finally:
-        os.close(lock)
-
-
-def _is_free(root: Root, name: str) -> bool:
-    with _locked(root, name) as mine:
-        return mine
-
-
-def _try_lock(lock: int) -> bool:
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _end_with(parent: int) -> None:

@@ -43,7 +43,8 @@ class Push:
         manifest = self._seal.manifest.encode()
         sha256 = hashlib.sha256(manifest).hexdigest()
         key = "%s/manifest.json" % self._base
-        if self._bucket.head(key) and self._bucket.get(key, len(manifest) + 1) == manifest:
+        size, _ = self._bucket.head(key) or (-1, "")
+        if size == len(manifest) and self._bucket.get(key, size) == manifest:
             return
         files = self._seal.manifest.files
         with ThreadPoolExecutor(self._bucket.streams, "push") as pool:
@@ -53,6 +54,13 @@ class Push:
                 if entry.size > SINGLE_BYTES:
                     self._put_parts(pool, entry)
         self._bucket.put(key, manifest, sha256)
+
+    def abandon(self) -> None:
+        """End the uploads that were begun: what has arrived of them would be billed for ever.
+        Raises StoreError."""
+        for path, upload in self._record.uploads():
+            with contextlib.suppress(Absent):
+                self._bucket.abort("%s/tree/%s" % (self._base, path), upload)
 
     def _put(self, entry: FileEntry) -> None:
         key = self._key(entry)
@@ -81,12 +89,13 @@ class Push:
         numbers = range(1, (entry.size + size - 1) // size + 1)
         parts = list(_each(pool, send, numbers))
         # The answer to this may be lost: the upload is then no more, and the object is there.
-        self._record.done(entry.path)
+        self._record.completing(entry.path, upload)
         with contextlib.suppress(Absent):
             self._bucket.complete(key, upload, parts)
         if not self._is_there(key, entry):
             self._record.forget(entry.path)
             raise Busy("%s did not arrive whole" % entry.path)
+        self._record.done(entry.path)
 
     def _resume(self, key: str, entry: FileEntry) -> Tuple[str, Dict[int, Part]]:
         upload = self._record.upload(entry.path)
@@ -100,7 +109,7 @@ class Push:
     def _is_there(self, key: str, entry: FileEntry) -> bool:
         """By size and digest; of a server that keeps no digests, what we put there ourselves."""
         size, sha256 = self._bucket.head(key) or (-1, "")
-        known = sha256 == entry.sha256 or (not sha256 and self._record.is_done(entry.path))
+        known = sha256 == entry.sha256 or (not sha256 and self._record.is_ours(entry.path))
         return size == entry.size and known
 
     def _read(self, entry: FileEntry, offset: int, size: int) -> bytes:
@@ -130,8 +139,9 @@ def part_bytes(size: int) -> int:
 
 
 class _Record:
-    """What went before, by file: the id of a multipart upload that is under way, so that it is
-    resumed and none is left to bill, or None for a file that is there."""
+    """What went before, by file: the id of an upload in parts that is under way, so that it is
+    resumed and none is left to bill; below `completing` once the parts are being joined, which
+    may be done before anybody hears of it; None for a file that is there."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -139,15 +149,27 @@ class _Record:
         found = (read_json(path) or {}).get("files")
         self._files: Dict[str, Any] = found if isinstance(found, dict) else {}
 
-    def is_done(self, path: str) -> bool:
-        return path in self._files and self._files[path] is None
+    def is_ours(self, path: str) -> bool:
+        """Whether an object that is there can be what was put there from here."""
+        return path in self._files and not isinstance(self._files[path], str)
 
     def upload(self, path: str) -> Optional[str]:
         found = self._files.get(path)
-        return found if isinstance(found, str) else None
+        found = found.get("completing") if isinstance(found, dict) else found
+        return found if isinstance(found, str) and found else None
+
+    def uploads(self) -> Iterator[Tuple[str, str]]:
+        """The files that have one under way, and its id."""
+        for path in self._files:
+            upload = self.upload(path)
+            if upload:
+                yield path, upload
 
     def begun(self, path: str, upload: str) -> None:
         self._write({path: upload})
+
+    def completing(self, path: str, upload: str) -> None:
+        self._write({path: {"completing": upload}})
 
     def done(self, path: str) -> None:
         self._write({path: None})
@@ -155,7 +177,7 @@ class _Record:
     def forget(self, path: str) -> None:
         self._write({path: ""})
 
-    def _write(self, change: Dict[str, Optional[str]]) -> None:
+    def _write(self, change: Dict[str, Any]) -> None:
         with self._lock:
             self._files = {**self._files, **change}
             write_json(self._path, {"v": PROTOCOL, "files": self._files}, durable=False)

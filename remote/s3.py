@@ -1,5 +1,5 @@
-"""The way to an S3 server, for both sides of the wire: the client, what its errors mean, and
-ranges that are verified. It needs boto3, and nothing that the agent runs on imports it.
+"""A bucket on an S3 server, for both sides of the wire: objects, uploads in parts, and ranges that
+are verified. Nothing that the agent runs on imports it, for it needs boto3.
 
 Servers differ: some have no batch delete, no checksum headers, ETags that are made late, listings
 that take minutes. So only single objects with known keys are asked for, and what is read is held
@@ -10,82 +10,33 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import re
 import threading
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Callable, Deque, Dict, Iterable, Iterator, List, Optional, Tuple
 
-import boto3
-from botocore.config import Config
-from botocore.exceptions import (
-    BotoCoreError,
-    ClientError,
-    InvalidRegionError,
-    NoCredentialsError,
-    ParamValidationError,
-    ProfileNotFound,
-)
-from botocore.exceptions import ConnectionError as NoConnection
-from urllib3.exceptions import HTTPError
-
 from remote.contract import CHUNK_BYTES, ContractError, FileEntry, Manifest
+from remote.s3client import (
+    Absent,
+    Busy,
+    Closed,
+    Corrupt,
+    Denied,
+    Keys,
+    Server,
+    StoreError,
+    Unsupported,
+    connect,
+    explained,
+    read_keys,
+)
 
 BAD_TRIES = 3
 MAX_MANIFEST_BYTES = 256 * 1024 * 1024
 MAX_FOLDERS = 20_000
 COMPLETE_S = 7200.0  # joining the parts of tens of GB takes some servers this long
 DIGEST = "gpujob-sha256"
-
-_WRONG = (ParamValidationError, NoCredentialsError, ProfileNotFound, InvalidRegionError)
-_FULL = ("QuotaExceeded", "StorageFull", "XMinioStorageFull", "InsufficientStorage")
-_NO_CHECKSUMS = ("NotImplemented", "InvalidArgument", "InvalidRequest", "BadRequest")
-
-
-class StoreError(Exception):
-    """What a server would not do. Says nothing that came from it but its code."""
-
-
-class Denied(StoreError):
-    """It says no and will again: keys, rights, a bucket that is none."""
-
-
-class Absent(StoreError):
-    """There is no such object."""
-
-
-class Busy(StoreError):
-    """It may work later: the server, the way there or its disk."""
-
-
-class Corrupt(StoreError):
-    """It gives other bytes than the manifest says."""
-
-
-class Closed(StoreError):
-    """This side gave up."""
-
-
-@dataclass(frozen=True)
-class Keys:
-    """A scoped key pair; `token` when they are temporary ones."""
-
-    key_id: str = field(repr=False)
-    secret: str = field(repr=False)
-    token: str = field(default="", repr=False)
-
-
-@dataclass(frozen=True)
-class Server:
-    """Where a bucket is; no address means Amazon's. A request may stand still for `patience_s`;
-    after a failure the next one waits `pause_s`, then twice as long, `attempts` in all."""
-
-    endpoint_url: str = ""
-    region: str = ""
-    patience_s: float = 60.0
-    pause_s: float = 0.5
-    attempts: int = 10  # RunPod's servers answer 502 often enough to ask for as many
 
 
 @dataclass(frozen=True)
@@ -102,12 +53,11 @@ class Bucket:
     """Objects of one bucket. Any thread may call; `close` makes all of them give up."""
 
     def __init__(self, server: Server, keys: Keys, name: str, *, streams: int) -> None:
-        _check_address(server.endpoint_url)
         self.name = name
         self.streams = streams
         self._server = server
         self._keys = keys
-        self._client = _connect(server, keys, streams, server.patience_s)
+        self._client = connect(server, keys, streams, server.patience_s)
         self._closed = threading.Event()
         self._checksums = True
 
@@ -183,7 +133,7 @@ class Bucket:
     def complete(self, key: str, upload: str, parts: Iterable[Part]) -> None:
         told = [_told(part) for part in sorted(parts, key=lambda part: part.number)]
         asked = {"Key": key, "UploadId": upload, "MultipartUpload": {"Parts": told}}
-        slow = _connect(self._server, self._keys, 1, max(COMPLETE_S, self._server.patience_s))
+        slow = connect(self._server, self._keys, 1, max(COMPLETE_S, self._server.patience_s))
         self._ask("complete_multipart_upload", slow, **asked)
 
     def abort(self, key: str, upload: str) -> None:
@@ -225,7 +175,7 @@ class Bucket:
             digest = base64.b64encode(bytes.fromhex(sha256)).decode()
             try:
                 return self._ask(name, ChecksumSHA256=digest, **asked)
-            except _Unsupported:
+            except Unsupported:
                 self._checksums = False
         md5 = hashlib.md5(data).digest()
         return self._ask(name, ContentMD5=base64.b64encode(md5).decode(), **asked)
@@ -235,7 +185,8 @@ class Bucket:
         try:
             return getattr(client or self._client, name)(Bucket=self.name, **asked)
         except Exception as error:
-            raise self._explained(error, checked="ChecksumSHA256" in asked) from error
+            checked = "ChecksumSHA256" in asked
+            raise explained(error, self._server, self.name, checked=checked) from error
 
     def _read(self, key: str, most: int, span: Optional[str] = None) -> Tuple[bytes, str]:
         """The body, of at most `most` bytes, and the whole object's SHA-256 if it is kept there;
@@ -249,7 +200,7 @@ class Bucket:
         except StoreError:
             raise
         except Exception as error:
-            raise self._explained(error) from error
+            raise explained(error, self._server, self.name) from error
         finally:
             answer["Body"].close()
         if len(data) > most or (span and len(data) != most):
@@ -266,22 +217,6 @@ class Bucket:
                     raise
                 self._closed.wait(min(20.0, self._server.pause_s * 2**attempt))
         raise AssertionError("unreachable")
-
-    def _explained(self, error: Exception, *, checked: bool = False) -> Exception:
-        if isinstance(error, ClientError):
-            return _answered(error, self.name, checked=checked)
-        where = self._server.endpoint_url or "S3"
-        if isinstance(error, (NoConnection, HTTPError, OSError)):
-            return Busy("%s cannot be reached: %s" % (where, type(error).__name__))
-        if isinstance(error, _WRONG):
-            return Denied("%s cannot be asked: %s" % (where, type(error).__name__))
-        if isinstance(error, BotoCoreError):
-            return Busy("%s broke off: %s" % (where, type(error).__name__))
-        return error
-
-
-class _Unsupported(StoreError):
-    """The server does not know the checksum that was sent along."""
 
 
 def fetch(
@@ -309,70 +244,9 @@ def chunks_of(entry: FileEntry) -> List[Tuple[FileEntry, int]]:
     return [(entry, index) for index in range(len(entry.chunks))]
 
 
-def read_keys(lines: str) -> Keys:
-    """From NAME=value lines. Raises Denied when the pair is not whole."""
-    pairs = (line.partition("=") for line in lines.splitlines())
-    found = {name: value for name, _, value in pairs}
-    if not found.get("KEY_ID") or not found.get("SECRET"):
-        raise Denied("there are no keys for S3")
-    return Keys(found["KEY_ID"], found["SECRET"], found.get("TOKEN", ""))
-
-
 def _landed(flight: Any) -> Tuple[FileEntry, int, bytes]:
     entry, index, future = flight.popleft()
     return entry, index, future.result()
-
-
-def _check_address(url: str) -> None:
-    """Keys and checkpoints go in the open to nobody but this machine itself."""
-    near = re.match(r"http://(127\.0\.0\.1|localhost|\[::1\])(:|/|$)", url)
-    if url and not url.startswith("https://") and not near:
-        raise Denied("%s is no https:// address" % url)
-
-
-def _connect(server: Server, keys: Keys, streams: int, read_timeout_s: float) -> Any:
-    config = Config(
-        connect_timeout=min(20.0, server.patience_s),
-        read_timeout=read_timeout_s,
-        tcp_keepalive=True,
-        retries={"total_max_attempts": server.attempts, "mode": "standard"},
-        max_pool_connections=streams + 1,
-        # What a server does not know it may refuse: our own digests are checked in any case.
-        request_checksum_calculation="when_required",
-        response_checksum_validation="when_required",
-        ignore_configured_endpoint_urls=True,
-        s3={"addressing_style": "path" if server.endpoint_url else "auto"},
-        user_agent_extra="gpujob",
-    )
-    session = boto3.session.Session(
-        aws_access_key_id=keys.key_id,
-        aws_secret_access_key=keys.secret,
-        aws_session_token=keys.token or None,
-        region_name=server.region or "us-east-1",
-    )
-    return session.client("s3", endpoint_url=server.endpoint_url or None, config=config)
-
-
-def _answered(error: ClientError, bucket: str, *, checked: bool) -> StoreError:
-    """By status and code; the words of the answer may hold a key."""
-    code = str(error.response.get("Error", {}).get("Code", ""))[:60]
-    status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-    told = "%d %s" % (status, code) if code != str(status) else code
-    if status == 507 or code in _FULL:
-        return Busy("the bucket %s is full (%s)" % (bucket, told))
-    if code == "NoSuchBucket":
-        return Denied("there is no bucket %s" % bucket)
-    if status == 404:
-        return Absent("there is no such object in %s (%s)" % (bucket, told))
-    if status in (401, 403):
-        return Denied("the keys are refused for the bucket %s (%s)" % (bucket, told))
-    if (status >= 500 and status != 501) or status in (0, 408, 429) or code == "SlowDown":
-        return Busy("the server of %s does not do it now (%s)" % (bucket, told))
-    if checked and (status == 501 or code in _NO_CHECKSUMS):
-        return _Unsupported(told)
-    if code in ("BadDigest", "XAmzContentChecksumMismatch", "IncompleteBody", "RequestTimeout"):
-        return Busy("what was sent to %s arrived damaged (%s)" % (bucket, told))
-    return Denied("the server of %s refuses it (%s)" % (bucket, told))
 
 
 def _part(record: Dict[str, Any]) -> Part:

@@ -98,7 +98,7 @@ def _copy(checkpoint: Held, entry: FileEntry, target: Path, told: Told) -> None:
         shutil.rmtree(target)
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
-        whole = _copy_bytes(source, target, told)
+        whole = _copy_bytes(_blocks(source, checkpoint.path.parent), target, told)
     except FileNotFoundError as error:
         raise NotFound(
             f"{source} is gone: `checkpoints.keep` may have let it go meanwhile",
@@ -120,14 +120,22 @@ def _is_whole(target: Path, entry: FileEntry) -> bool:
         return hashlib.file_digest(file, "sha256").hexdigest() == entry.sha256
 
 
-def _copy_bytes(source: Path, target: Path, told: Told) -> str:
+def _copy_bytes(blocks: Iterator[bytes], target: Path, told: Told) -> str:
     total = hashlib.sha256()
-    descriptor = os.open(source, os.O_RDONLY | os.O_NOFOLLOW)
-    with os.fdopen(descriptor, "rb") as reader, target.open("wb") as writer:
-        while block := reader.read(CHUNK_BYTES):
+    with target.open("wb") as writer:
+        for block in blocks:
             total.update(block)
             writer.write(block)
             told(len(block))
         writer.flush()
         os.fsync(writer.fileno())
     return total.hexdigest()
+
+
+def _blocks(source: Path, mirror: Path) -> Iterator[bytes]:
+    """A disk that cannot be read is the mirror's, whatever the other one takes."""
+    with disk_room(mirror, safe="Nothing is at the place you named."):
+        descriptor = os.open(source, os.O_RDONLY | os.O_NOFOLLOW)
+        with os.fdopen(descriptor, "rb") as reader:
+            while block := reader.read(CHUNK_BYTES):
+                yield block

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from orchestrator.adapters.link import Link
+from orchestrator.core.printable import printable
 from orchestrator.errors import GpujobError, IntegrityError, NotFound, Refused, Unreachable
 from remote.contract import (
     ContractError,
@@ -167,7 +168,7 @@ class Frames:
 
 def refusal(header: dict[str, Any]) -> GpujobError:
     """What an error reply stands for."""
-    kind, message = str(header["error"]), str(header.get("message", ""))[:1000]
+    kind, message = str(header["error"]), printable(str(header.get("message", ""))[:1000])
     match kind:
         case "not_found":
             return NotFound(f"The box does not hold it: {message}")

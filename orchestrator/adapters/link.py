@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import os
 import select
+import termios
 import time
+from array import array
 from collections.abc import Callable
 from typing import BinaryIO, Protocol, cast
 
 STALL_S = 30.0
 _BUFFER_BYTES = 1024 * 1024
 _AHEAD_BYTES = 64 * 1024  # what a header may bring along: the rest of a payload is not copied twice
-# A payload trickles in by packets of 32 KiB. To sleep a moment and then read what the pipe has
-# gathered costs a fraction of the CPU of reading each of them as it comes.
-_GATHER_S = 0.001
+# A payload trickles in by packets of 32 KiB. To sleep until the pipe has gathered some of them, and
+# is far from full, costs a fraction of the CPU of reading each of them as it comes.
+_GATHER_BYTES = 256 * 1024
+_LEAST_GATHER_S, _MOST_GATHER_S = 0.0005, 0.016
 
 
 class Stalled(OSError):
@@ -66,6 +70,7 @@ class _Input(io.RawIOBase):
         os.set_blocking(fd, False)
         self._fd = fd
         self._patience_s = patience_s
+        self._gather_s = _LEAST_GATHER_S
 
     def readable(self) -> bool:
         return True
@@ -77,7 +82,16 @@ class _Input(io.RawIOBase):
             except BlockingIOError:
                 _await(self._fd, select.POLLIN, self._patience_s())
                 if len(buffer) > _AHEAD_BYTES:
-                    time.sleep(_GATHER_S)
+                    self._gather(min(len(buffer), _GATHER_BYTES))
+
+    def _gather(self, wanted: int) -> None:
+        """Sleep once, for about as long as `wanted` bytes took to come the last times."""
+        if _waiting_bytes(self._fd) >= wanted:
+            return
+        time.sleep(self._gather_s)
+        share = wanted / max(_waiting_bytes(self._fd), 1)
+        self._gather_s *= min(max(share, 0.5), 2.0)
+        self._gather_s = min(max(self._gather_s, _LEAST_GATHER_S), _MOST_GATHER_S)
 
     def close(self) -> None:
         if not self.closed:
@@ -109,6 +123,13 @@ class _Output(io.RawIOBase):
         if not self.closed:
             os.close(self._fd)
         super().close()
+
+
+def _waiting_bytes(fd: int) -> int:
+    """How much could be read now."""
+    count = array("i", [0])
+    fcntl.ioctl(fd, termios.FIONREAD, count)
+    return count[0]
 
 
 def _await(fd: int, event: int, patience_s: float) -> None:

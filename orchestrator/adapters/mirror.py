@@ -7,11 +7,11 @@ import fcntl
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from orchestrator.adapters.check import problems
+from orchestrator.adapters.check import is_whole
 from orchestrator.adapters.disk import Disk, collisions, taken_bytes
 from orchestrator.adapters.durable import (
     blocked,
@@ -20,11 +20,12 @@ from orchestrator.adapters.durable import (
     sync_folder,
     write_whole,
 )
-from orchestrator.adapters.partial import Chunk, Journal
+from orchestrator.adapters.incoming import Incoming, remove_strangers
+from orchestrator.adapters.journal import Journal
 from orchestrator.adapters.published import Held, Print, fingerprint, held, read_manifest
 from orchestrator.adapters.stamp import Stamp, require_stamp
 from orchestrator.errors import IntegrityError, NotFound
-from remote.contract import FileEntry, Manifest, check_name
+from remote.contract import Manifest, check_name
 
 SAFE = "Nothing is lost: the box keeps the checkpoint until it is held here."
 
@@ -38,6 +39,7 @@ class FolderMirror:
         self.folder = folder
         self._stamp = Stamp(run, ledger)
         self._own = folder / ".gpujob"
+        self._incoming = Incoming(self._own / "incoming", safe=SAFE)
         self._disk = disk or Disk()
         self._sure: dict[Path, Print] = {}
 
@@ -53,32 +55,38 @@ class FolderMirror:
             return each.manifest
         raise NotFound(f"{self.folder} holds no checkpoint with the digest {digest[:12]}.")
 
-    def room(self, name: str = "", generation: int = 0, size_bytes: int = 0) -> int:
+    def digests(self) -> frozenset[str]:
+        self._require()
+        return frozenset(each.manifest.digest for each in self.held())
+
+    def room(self, digest: str = "", size_bytes: int = 0) -> int:
         """Writes a small file to know. A part of the checkpoint may be here already."""
         self._require()
         with disk_room(self.folder, safe=SAFE):
             probe = self._own / f".room.{secrets.token_hex(4)}"
             write_whole(probe, b"x")
             probe.unlink()
-            incoming = self._incoming(name, generation) if name else None
-            return self._reserve(incoming, size_bytes)
+            return self._reserve(self._incoming.place(digest) if digest else None, size_bytes)
 
-    def partial(self, name: str, generation: int, manifest: Manifest | None = None) -> Path:
-        """With the manifest, files that a published checkpoint has as well are linked into it
-        and journaled, for the transfer to hash and not to fetch."""
+    @contextmanager
+    def partial(self, manifest: Manifest) -> Iterator[Path]:
         self._require()
-        incoming = self._incoming(name, generation)
-        with disk_room(self.folder, safe=SAFE):
-            make_folder(incoming, mode=0o755)
-            if manifest:
+        place = self._incoming.place(manifest.digest)
+        with self._incoming.alone(place):
+            with disk_room(self.folder, safe=SAFE):
                 self._check_names(manifest)
-                if not Journal(incoming).chunks(manifest.digest):
-                    self._link_known(incoming, manifest)
-                self._reserve(incoming, manifest.size_bytes)
-        return incoming
+                self._incoming.begin(manifest, self.held())
+                self._reserve(place, manifest.size_bytes)
+            yield place
+
+    def sweep(self, wanted: Collection[str]) -> None:
+        self._require()
+        with disk_room(self.folder, safe=SAFE):
+            self._incoming.sweep(wanted)
 
     def publish(self, name: str, generation: int, manifest: Manifest) -> Path:
-        partial = self.partial(name, generation)
+        self._require()
+        partial = self._incoming.place(manifest.digest)
         journal = Journal(partial)
         with disk_room(self.folder, safe=SAFE), self._locked():
             if not journal.is_complete(manifest.digest):
@@ -110,16 +118,13 @@ class FolderMirror:
     def _require(self) -> None:
         require_stamp(self.folder, self._stamp, safe=SAFE)
 
-    def _incoming(self, name: str, generation: int) -> Path:
-        return self._own / "incoming" / f"{check_name(name)}.{generation}.partial"
-
     def _intact(self, digest: str) -> Path | None:
         for each in self._of(digest):
             look = fingerprint(each)
             # Vouched for once: what lay here for longer is read, since a disk may rot in silence.
             if look and self._sure.pop(each.path, None) == look:
                 return each.path
-            if look and not problems(each.path, each.manifest):
+            if look and is_whole(each.path, each.manifest):
                 self._sure[each.path] = look
                 return each.path
         return None
@@ -132,30 +137,25 @@ class FolderMirror:
                 self._rename(partial, place, manifest)
                 return place
             there = read_manifest(self._manifest_path(folder))
-            if there and there.digest == manifest.digest and not problems(place, manifest):
+            if there and there.digest == manifest.digest and is_whole(place, manifest):
                 return place
         raise AssertionError("names do not end")
 
     def _rename(self, partial: Path, place: Path, manifest: Manifest) -> None:
         """The manifest first: a folder without one is not ours, a manifest without one is
         nothing."""
-        strange = _strangers(partial, manifest)
-        if strange:
-            raise IntegrityError(
-                f"{partial} holds {', '.join(strange[:3])}, which the manifest does not; nothing "
-                "was published.",
-                hint=f"remove {partial} and try again",
-            )
+        remove_strangers(partial, manifest)
+        # The transfer read every byte of it a moment ago; what changes from now on shows.
+        look = fingerprint(Held(partial, manifest))
+        if look is None:
+            raise _incomplete(place.name, partial)
         path = self._manifest_path(place.name)
         make_folder(path.parent, mode=0o755)
         write_whole(path, manifest.encode(), mode=0o644)
-        # The transfer read every byte of it a moment ago; what changes from now on shows.
-        look = fingerprint(Held(partial, manifest))
         partial.rename(place)
         sync_folder(place.parent)
         sync_folder(partial.parent)
-        if look:
-            self._sure[place] = look
+        self._sure[place] = look
 
     def _of(self, digest: str) -> list[Held]:
         return [each for each in self.held() if each.manifest.digest == digest]
@@ -183,22 +183,6 @@ class FolderMirror:
             raise blocked(self.folder, "full", safe=SAFE)
         return space.free_bytes
 
-    def _link_known(self, incoming: Path, manifest: Manifest) -> None:
-        known = {
-            (entry.size, entry.sha256): each.path / entry.path
-            for each in self.held()
-            for entry in each.manifest.files
-        }
-        linked: list[Chunk] = []
-        shutil.rmtree(incoming)
-        make_folder(incoming, mode=0o755)
-        for entry in manifest.files:
-            source = known.get((entry.size, entry.sha256))
-            if entry.chunks and source and _link(source, incoming / entry.path, entry):
-                linked += [(entry.path, index) for index in range(len(entry.chunks))]
-        if linked:
-            Journal(incoming).begin(manifest.digest, linked)
-
     def _manifest_path(self, folder: str) -> Path:
         return self._own / "manifests" / f"{folder}.json"
 
@@ -218,23 +202,6 @@ def _names(name: str, generation: int) -> Iterator[str]:
     while True:
         yield f"{name}~{generation}"
         generation += 1
-
-
-def _strangers(partial: Path, manifest: Manifest) -> list[str]:
-    known = {entry.path for entry in manifest.files}
-    paths = (path for path in partial.rglob("*") if path.is_symlink() or not path.is_dir())
-    return sorted({path.relative_to(partial).as_posix() for path in paths} - known)
-
-
-def _link(source: Path, target: Path, entry: FileEntry) -> bool:
-    """Whether `target` is now the published file; the transfer hashes it before it trusts it."""
-    with suppress(OSError):
-        if source.is_symlink() or source.stat().st_size != entry.size:
-            return False
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.hardlink_to(source)
-        return True
-    return False
 
 
 def _incomplete(name: str, partial: Path) -> IntegrityError:

@@ -37,6 +37,7 @@ class Partial:
         self.root = root
         self._entries = {entry.path: entry for entry in manifest.files}
         self._ready: set[str] = set()
+        self._claimed: set[Chunk] = set()
         self._making = threading.Lock()
 
     def resume(self) -> set[Chunk]:
@@ -75,6 +76,7 @@ class Partial:
         """Write bytes that nothing vouches for yet."""
         self._prepare(entry)
         with self._opened(entry, os.O_RDWR) as file:
+            self._claim(file, entry, offset // CHUNK_BYTES)
             left = memoryview(data)
             while left:
                 written = os.pwrite(file, left, offset)
@@ -83,10 +85,6 @@ class Partial:
     def read(self, entry: FileEntry, offset: int, length: int) -> bytes:
         with self._opened(entry, os.O_RDONLY) as file:
             return os.pread(file, length, offset)
-
-    def hash(self, entry: FileEntry) -> str:
-        with self._opened(entry, os.O_RDONLY) as file, os.fdopen(os.dup(file), "rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
 
     def seal(self, entry: FileEntry) -> None:
         """The file is whole: read-only and durable."""
@@ -157,8 +155,16 @@ class Partial:
             with self._opened(entry, os.O_RDWR | os.O_CREAT) as file:
                 if os.fstat(file).st_size != entry.size:
                     os.ftruncate(file, 0)
-                    _allocate(file, entry.size)
+                    os.ftruncate(file, entry.size)
             self._ready.add(entry.path)
+
+    def _claim(self, file: int, entry: FileEntry, index: int) -> None:
+        """Take the room of a chunk at once, so that its pieces lie together. That of a whole file
+        would hold up everything that comes meanwhile."""
+        chunk, start = (entry.path, index), index * CHUNK_BYTES
+        if chunk not in self._claimed:
+            self._claimed.add(chunk)
+            _allocate(file, start, min(CHUNK_BYTES, entry.size - start))
 
     def _reclaim(self, entry: FileEntry) -> bool:
         """Make a file that lacks chunks writable again; False when it is not here, or is
@@ -231,11 +237,11 @@ def _make(folder: int, name: str) -> None:
 
 
 def _open(folder: int, name: str, flags: int) -> int:
-    """Open a regular file. One to be written is ours alone: a file that another checkpoint
-    shares is replaced and not changed."""
+    """Open a regular file. One to be written is ours alone and was not whole before: a file that
+    another checkpoint shares, or that is read-only, is replaced and not changed."""
     if flags & os.O_CREAT:
         found = _look(folder, name)
-        if found and stat.S_ISREG(found.st_mode) and found.st_nlink > 1:
+        if found and stat.S_ISREG(found.st_mode) and not _is_ours(found):
             os.unlink(name, dir_fd=folder)
             found = None
         flags = flags if found else flags | os.O_EXCL
@@ -244,6 +250,10 @@ def _open(folder: int, name: str, flags: int) -> int:
         return file
     os.close(file)
     raise OSError(errno.EEXIST, "something else is there")
+
+
+def _is_ours(found: os.stat_result) -> bool:
+    return found.st_nlink == 1 and bool(found.st_mode & stat.S_IWUSR)
 
 
 def _look(folder: int, name: str) -> os.stat_result | None:
@@ -257,14 +267,12 @@ def _is_occupied(folder: Path) -> bool:
     return folder.exists() and any(folder.iterdir())
 
 
-def _allocate(file: int, size: int) -> None:
-    """Claim the room now: a full disk shows before the transfer and not at its end."""
+def _allocate(file: int, offset: int, size: int) -> None:
     try:
-        os.posix_fallocate(file, 0, size)
+        os.posix_fallocate(file, offset, size)
     except OSError as error:
         if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
             raise
-        os.ftruncate(file, size)
 
 
 __all__ = ["Chunk", "Journal", "Partial"]

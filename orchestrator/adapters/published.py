@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
-from orchestrator.adapters.check import problems
+from orchestrator.adapters.check import contradictions
 from orchestrator.ports import Held
 from remote.contract import ContractError, Manifest
 
@@ -27,8 +27,9 @@ def held(folder: Path) -> list[Held]:
 
 
 def verify(checkpoint: Held, told: Callable[[int], None] = lambda size_bytes: None) -> list[str]:
-    """Hash it again: a line for each file that is not what was verified; empty when intact."""
-    return problems(checkpoint.path, checkpoint.manifest, told)
+    """Hash it again: a line for each file that is not what was verified, or whose manifest lies of
+    the whole of it; empty when intact."""
+    return contradictions(checkpoint.path, checkpoint.manifest, told)
 
 
 def read_manifest(path: Path) -> Manifest | None:

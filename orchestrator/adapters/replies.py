@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from orchestrator.core.printable import printable
+
 SHOWN = 300
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
 _BIG = 10**12
@@ -66,7 +68,7 @@ def message_of(reply: Reply) -> str:
 
 def shorten(text: str) -> str:
     """One line that a terminal can show."""
-    text = " ".join("".join(each if each.isprintable() else " " for each in text).split())
+    text = printable(text)
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
 
 

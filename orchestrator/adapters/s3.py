@@ -14,6 +14,7 @@ from pathlib import Path
 
 from orchestrator.adapters.durable import disk_room
 from orchestrator.adapters.partial import Partial
+from orchestrator.adapters.whole import Wholes
 from orchestrator.core.checks import Check
 from orchestrator.errors import IntegrityError, NotFound, Refused, Transient
 from orchestrator.ports import Progress, StorePlace
@@ -72,11 +73,15 @@ class S3Store:
             wanted = [each for each in chunks if (each[0].path, each[1]) not in held]
             done = manifest.size_bytes - sum(_size(*each) for each in wanted)
             progress(done)
-            for entry, index, data in fetch(self._opened(), base, wanted):
-                partial.write(entry, index, data)
-                done += len(data)
-                progress(done)
-            _finish(partial)
+            with Wholes(partial, held, safe=SAFE) as wholes:
+                wholes.begin()
+                for entry, index, data in fetch(self._opened(), base, wanted):
+                    partial.write(entry, index, data)
+                    wholes.grew(entry)
+                    done += len(data)
+                    progress(done)
+                wholes.finish()
+            partial.finish()
 
     def close(self) -> None:
         if self._bucket:
@@ -134,23 +139,6 @@ def _deleted(bucket: Bucket, key: str) -> str:
     except StoreError:
         return f"and not deleted, which no box needs: {key} stays there"
     return "and deleted"
-
-
-def _finish(partial: Partial) -> None:
-    """Chunks agree; now the whole files, whose hashes the manifest's digest vouches for."""
-    for entry in partial.manifest.files:
-        if not entry.chunks:
-            partial.create_empty(entry)
-        whole = entry.chunks[0] if len(entry.chunks) == 1 else partial.hash(entry)
-        if whole != entry.sha256:
-            partial.journal.remove()
-            raise IntegrityError(
-                f"The manifest of {entry.path} contradicts itself: its chunks are not its whole. "
-                "What is published here is unharmed.",
-                hint="gpujob checkpoints verify",
-            )
-        partial.seal(entry)
-    partial.finish()
 
 
 def _size(entry: FileEntry, index: int) -> int:

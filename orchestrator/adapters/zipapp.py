@@ -16,12 +16,24 @@ REINSTALL = "pip install --force-reinstall gpujob"
 MOMENT = (1980, 1, 1, 0, 0, 0)
 COMMON = ("remote/__init__.py", "remote/contract.py")
 # The program that pushes to S3 runs from the same file, under a Python that has boto3.
-PUSH = ("remote/push.py", "remote/pushing.py", "remote/restoring.py", "remote/s3.py")
+PUSH = (
+    "remote/outbox.py",
+    "remote/push.py",
+    "remote/pushing.py",
+    "remote/restoring.py",
+    "remote/s3.py",
+    "remote/s3client.py",
+)
 MAIN = b"""import sys
 
-from remote.agent.__main__ import main
+if sys.argv[1:3] == ["serve", "--root"] and len(sys.argv) == 4:
+    from remote.agent.serve import main
 
-sys.exit(main())
+    sys.exit(main(sys.argv[3]))
+else:
+    from remote.agent.__main__ import main
+
+    sys.exit(main())
 """
 
 

@@ -114,7 +114,7 @@ def _wait_for(config: Settings, ledger: Ledger, run: Run, seal: Seal, live: bool
     """A live run brings it home by itself: wait. Of an ended one, what is in S3 can be had."""
     if is_stored(run, seal) and not can_come(run, seal):
         return _from_store(config, ledger, run, seal, live)
-    if not can_come(run, seal) or seal.failed:
+    if not can_come(run, seal) or (seal.failed and not is_stored(run, seal)):
         raise NotFound(_never(run, seal), hint=f"`gpujob checkpoints {run.id}` shows what is here")
     ensure_daemon(config)
     run = follow(

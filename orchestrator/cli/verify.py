@@ -7,6 +7,9 @@ from pathlib import Path
 import click
 
 from orchestrator.cli.home import choose_run, emit, is_interactive, json_option, settings
+from orchestrator.core.codec import from_json
+from orchestrator.core.keep import Keep, prunable
+from orchestrator.core.plan import Plan
 from orchestrator.core.run import Run
 from orchestrator.errors import IntegrityError
 from orchestrator.ports import Held
@@ -25,13 +28,17 @@ def command(run: str | None, plain: bool, as_json: bool) -> None:
     Names each file and chunk that is not what was verified, and who still has it. Exit code 7
     when one is damaged; nothing is changed.
     """
-    found = choose_run(open_ledger(settings()), run)
+    ledger = open_ledger(settings())
+    found = choose_run(ledger, run)
     held = all_published(Path(found.mirror))
     total = sum(each.manifest.size_bytes for each in held)
     live, clock = is_interactive() and not plain, make_clock()
     with Bar("verifying", total, live=live, time_s=clock.monotonic) as bar:
         verdicts = [_examine(each, bar) for each in held]
-    verdicts += _gone(found, held)
+    # A live run goes on meanwhile: more has come, and some was let go.
+    found, keep = ledger.run(found.id), from_json(Plan, ledger.plan(found.id)).checkpoints.keep
+    verdicts += _gone(found, all_published(Path(found.mirror)))
+    verdicts = [each for each in verdicts if not was_let_go(found, keep, each)]
     records = (verdict_record(found, each) for each in verdicts)
     emit(as_json, verdicts_text(found, verdicts), records)
     bad = [each for each in verdicts if each.problems]
@@ -48,6 +55,12 @@ def _examine(each: Held, bar: Bar) -> Verdict:
     return Verdict(
         each.path.name, str(each.path), each.manifest.digest, size_bytes, tuple(problems)
     )
+
+
+def was_let_go(run: Run, keep: Keep | None, verdict: Verdict) -> bool:
+    """Whether it is not there because `checkpoints.keep` says so: on record, or in a moment."""
+    going = {*run.pruned, *(seal.digest for seal in prunable(run, keep))}
+    return verdict.digest in going and not Path(verdict.path).exists()
 
 
 def _gone(run: Run, held: list[Held]) -> list[Verdict]:

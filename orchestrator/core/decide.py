@@ -39,6 +39,7 @@ from orchestrator.core.holdings import (
     newest_source,
     unlooked,
     unpushed,
+    untold,
 )
 from orchestrator.core.loss import is_past, why_lost
 from orchestrator.core.offer import Offer
@@ -50,6 +51,7 @@ from orchestrator.core.run import (
     Seal,
     final_is_safe,
     final_of,
+    is_pushed,
 )
 from orchestrator.core.search import ended_search, free_offers, next_round_at
 
@@ -249,10 +251,13 @@ def _drain(run: Run, seen: Seen, now: datetime, deadlines: Deadlines) -> Action:
         return Wait("S3 is asked what the lost box left there")
     if instance is None or attempt is None or attempt.instance != instance.id:
         stored = tuple(seal for seal in missing if is_stored(run, seal))
-        return _come_home(run, stored, (), seen, now, deadlines)
-    if not _is_settled(attempt, now, deadlines) and not attempt.lost:
-        return _stop(run, instance, attempt, seen, now, deadlines)
-    return _come_home(run, missing, unpushed(run), seen, now, deadlines)
+        return _come_home(run, stored, (), (), seen, now, deadlines)
+    if f"start:{attempt.number}" in seen.busy:
+        return Wait("the trainer is being started")
+    if attempt.started_at and not attempt.lost and not _is_settled(attempt, now, deadlines):
+        return _stop(instance, attempt, run.draining_at or now, seen, now, deadlines)
+    to_tell = untold(run, instance.id)
+    return _come_home(run, missing, unpushed(run), to_tell, seen, now, deadlines)
 
 
 def _is_looked_for(run: Run, now: datetime, deadlines: Deadlines) -> bool:
@@ -267,36 +272,42 @@ def _come_home(
     run: Run,
     missing: tuple[Seal, ...],
     to_push: tuple[Seal, ...],
+    to_tell: tuple[Seal, ...],
     seen: Seen,
     now: datetime,
     deadlines: Deadlines,
 ) -> Action:
-    """Wait for what is on its way. What is held twice already, here, in S3 or on the box, is not
-    worth more than `push_s` without a byte of progress."""
-    if any(seal.digest not in run.pushed for seal in missing):
+    """Wait for what is on its way, and until what came was found intact here: that is when its
+    box is told. What is held twice already, here, in S3 or on the box, is not worth more than
+    `push_s` without a byte of progress."""
+    if any(not is_pushed(run, seal) for seal in missing):
         return Wait(f"{len(missing)} checkpoints on their way here")
+    if to_tell and (run.paused or "ack:" in seen.busy):
+        return Wait(f"{len(to_tell)} checkpoints are looked at here before their box may go")
     sealed_at = max((seal.sealed_at for seal in run.seals), default=None)
     moved_at = [run.draining_at, seen.moving_at, run.pushed_at, sealed_at]
     since = max(each for each in (*moved_at, _EPOCH) if each)
-    if (missing or to_push) and not is_past(now, since, deadlines.push_s):
-        where = "here" if missing else "to S3"
-        return Wait(f"{len(missing or to_push)} checkpoints on their way {where}")
+    waiting = missing or to_push or to_tell
+    if waiting and not is_past(now, since, deadlines.push_s):
+        where = "here" if missing else "to S3" if to_push else "off the box"
+        return Wait(f"{len(waiting)} checkpoints on their way {where}")
     return Drained(never_came(run))
 
 
 def _stop(
-    run: Run, instance: Instance, attempt: Attempt, seen: Seen, now: datetime, deadlines: Deadlines
+    instance: Instance,
+    attempt: Attempt,
+    since: datetime,
+    seen: Seen,
+    now: datetime,
+    deadlines: Deadlines,
 ) -> Action:
     """Let the trainer save and the agent seal what it left."""
-    if f"start:{attempt.number}" in seen.busy:
-        return Wait("the trainer is being started")
-    if attempt.started_at is None:
-        return Drained(never_came(run))
     if seen.agent_alive is False:
         again = Start(instance.id, attempt.resume, attempt.number)
         return _unless_busy(f"start:{attempt.number}", seen, again)
     if attempt.live:
-        late = is_past(now, run.draining_at or now, deadlines.stop_grace_s)
+        late = is_past(now, since, deadlines.stop_grace_s)
         stop = Stop(attempt.number, "KILL" if late else "TERM")
         return _unless_busy(f"stop:{attempt.number}:{stop.signal}", seen, stop)
     return Wait("the box seals what the trainer left")

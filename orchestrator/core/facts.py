@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from orchestrator.core.printable import printable
 from orchestrator.core.run import Attempt, Run, Seal
 from orchestrator.core.signatures import classify
 from remote.contract import ContractError, Fact, check_name, pushed_uri
@@ -22,7 +23,12 @@ def to_event(run: Run, fact: Fact) -> Told | None:
     Raises ContractError when the box says what no honest agent says.
     """
     reader = _READERS.get(fact.kind)
-    return reader(run, fact) if reader else None
+    told = reader(run, fact) if reader else None
+    return (told[0], {key: _shown(value) for key, value in told[1].items()}) if told else None
+
+
+def _shown(value: Any) -> Any:
+    return printable(value) if isinstance(value, str) else value
 
 
 def _exited(run: Run, fact: Fact) -> Told | None:

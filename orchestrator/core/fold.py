@@ -303,8 +303,10 @@ def _sealed(run: Run, event: Event) -> Run:
         sealed_at=event.at,
     )
     again = all(
-        each.attempt < seal.attempt for each in run.seals if each.digest == seal.digest
-    )  # trained anew: what was let go may be the newest now
+        each.attempt < seal.attempt or each.name != seal.name
+        for each in run.seals
+        if each.digest == seal.digest
+    )  # trained anew, or under a name of its own: what was let go may be one to keep now
     pruned = tuple(each for each in run.pruned if not (again and each == seal.digest))
     return replace(run, seals=(*run.seals, seal), pruned=pruned)
 
@@ -313,6 +315,12 @@ def _mirrored(run: Run, event: Event) -> Run:
     digest = event.data["digest"]
     metrics = {**run.metrics, digest: event.data.get("metrics", {})}
     return replace(run, mirrored={**run.mirrored, digest: event.data["path"]}, metrics=metrics)
+
+
+def _measured(run: Run, event: Event) -> Run:
+    data = event.data
+    metrics = {**run.metrics.get(data["digest"], {}), **data["metrics"]}
+    return replace(run, metrics={**run.metrics, data["digest"]: metrics})
 
 
 def _pruned(run: Run, event: Event) -> Run:
@@ -325,7 +333,8 @@ def _fetch_asked(run: Run, event: Event) -> Run:
     """What is here is not what it was: whoever has it still gives it again."""
     digest = event.data["digest"]
     seals = tuple(
-        replace(seal, failed=None) if seal.digest == digest else seal for seal in run.seals
+        replace(seal, failed=None, failed_stored=None) if seal.digest == digest else seal
+        for seal in run.seals
     )
     return _not_here(replace(run, seals=seals), digest)
 
@@ -369,6 +378,14 @@ def _push_failed(run: Run, event: Event) -> Run:
     return replace(run, push_trouble=event.data["message"], never_pushed=kept_off)
 
 
+def _store_refused(run: Run, event: Event) -> Run:
+    return replace(run, store_trouble=event.data["message"])
+
+
+def _store_answered(run: Run, event: Event) -> Run:
+    return replace(run, store_trouble="")
+
+
 def _looked(run: Run, event: Event) -> Run:
     return _instance(run, event, looked=True)
 
@@ -378,7 +395,8 @@ def _acked(run: Run, event: Event) -> Run:
 
 
 def _checkpoint_failed(run: Run, event: Event) -> Run:
-    return _seal(run, event, failed=event.data["reason"])
+    what = "failed_stored" if event.data.get("where") == "store" else "failed"
+    return _seal(run, event, **{what: event.data["reason"]})
 
 
 def _drain_begun(run: Run, event: Event) -> Run:
@@ -455,7 +473,10 @@ _STEPS: dict[str, Callable[[Run, Event], Run]] = {
     "checkpoint.mirrored": _mirrored,
     "checkpoint.pushed": _pushed,
     "push.failed": _push_failed,
+    "store.refused": _store_refused,
+    "store.answered": _store_answered,
     "instance.looked": _looked,
+    "checkpoint.measured": _measured,
     "checkpoint.pruned": _pruned,
     "mirror.paused": _mirror_paused,
     "mirror.resumed": _mirror_resumed,

@@ -3,7 +3,7 @@ has cost."""
 
 from __future__ import annotations
 
-from orchestrator.core.run import Instance, Run, Seal, Source
+from orchestrator.core.run import Instance, Run, Seal, Source, is_pushed
 
 
 def newest_source(run: Run, on_box: str | None) -> Source | None:
@@ -18,7 +18,7 @@ def newest_source(run: Run, on_box: str | None) -> Source | None:
         and seal.digest not in run.pruned
         and (
             seal.digest in run.mirrored
-            or seal.digest in run.pushed
+            or is_pushed(run, seal)
             or (on_box and is_on(run, seal, on_box))
         )
     ]
@@ -35,19 +35,36 @@ def is_on(run: Run, seal: Seal, box: str) -> bool:
 
 def is_stored(run: Run, seal: Seal) -> bool:
     """Whether the seal can be fetched without a box: it was pushed, or its volume answers S3."""
-    return seal.digest in run.pushed or (bool(run.volume) and run.volume_store)
+    return is_pushed(run, seal) or (
+        bool(run.volume) and run.volume_store and not seal.failed_stored
+    )
 
 
 def missing_here(run: Run) -> tuple[Seal, ...]:
     """Sealed where it may still be reached, not mirrored, and not let go by `checkpoints.keep`."""
-    lost = {each.id for each in run.instances if each.lost or each.gone_at}
     return tuple(
         seal
         for seal in run.seals
         if seal.digest not in run.mirrored
         and seal.digest not in run.pruned
-        and not seal.failed
-        and (seal.instance not in lost or (run.volume and run.instance) or is_stored(run, seal))
+        and (_may_be_on_a_box(run, seal) or is_stored(run, seal))
+    )
+
+
+def _may_be_on_a_box(run: Run, seal: Seal) -> bool:
+    lost = {each.id for each in run.instances if each.lost or each.gone_at}
+    if seal.failed:
+        return False
+    return seal.instance not in lost or bool(run.volume and run.instance)
+
+
+def untold(run: Run, box: str) -> tuple[Seal, ...]:
+    """On record as here, and the living box `box` was not told: it may still hold the only copy,
+    for it is told once every byte was found here."""
+    return tuple(
+        seal
+        for seal in run.seals
+        if is_on(run, seal, box) and not seal.acked and seal.digest in run.mirrored
     )
 
 
@@ -56,7 +73,7 @@ def never_came(run: Run) -> tuple[str, ...]:
     here = {
         seal.name
         for seal in run.seals
-        if seal.digest in run.mirrored or seal.digest in run.pushed or seal.digest in run.pruned
+        if seal.digest in run.mirrored or is_pushed(run, seal) or seal.digest in run.pruned
     }
     return tuple(dict.fromkeys(seal.name for seal in run.seals if seal.name not in here))
 

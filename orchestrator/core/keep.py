@@ -1,5 +1,6 @@
 """Which published checkpoints may go by `checkpoints.keep`. Pure, and once it says that one may
-go it never says otherwise while the run only gains checkpoints."""
+go it never says otherwise while the run only gains checkpoints, and none of them is measured late.
+"""
 
 from __future__ import annotations
 
@@ -27,11 +28,12 @@ def prunable(run: Run, keep: Keep | None) -> tuple[Seal, ...]:
 
     Never `final`, never the newest that a resume could start from, never what the newest attempt
     started from, none of unknown step, and none of which another copy is still due: on a living
-    box that was not told, or in S3."""
+    box that was not told, or in S3. Equal trees are one on the disk: what stays under one of its
+    names stays."""
     if keep is None:
         return ()
     published = _published(run)
-    kept = _last(published, keep) | _best(run, published, keep) | _every(published, keep)
+    kept = _last(published, keep) | _best(run, published, keep) | _every(run, keep)
     kept |= _needed(run, published)
     return tuple(
         seal for seal in published if seal.digest not in kept and not _is_owed(run, seal.digest)
@@ -48,17 +50,13 @@ def ranked(run: Run, seals: Sequence[Seal], metric: Metric) -> list[Seal]:
 
 
 def _published(run: Run) -> list[Seal]:
-    """The newest seal of each tree that is here and has a step, oldest step first."""
-    found = {
-        seal.digest: seal
-        for seal in run.seals
-        if seal.digest in run.mirrored and not seal.final and seal.step is not None
-    }
-    finals = {seal.digest for seal in run.seals if seal.final}
-    return sorted(
-        (seal for digest, seal in found.items() if digest not in finals),
-        key=lambda seal: (seal.step or 0, seal.sealed_at),
-    )
+    """The newest seal of each tree that is here and has a step, oldest step first; none of a tree
+    that also has a name without one, or is `final`."""
+    here = [seal for seal in run.seals if seal.digest in run.mirrored]
+    stay = {seal.digest for seal in here if seal.final or seal.step is None}
+    order = sorted(here, key=lambda seal: (seal.step or 0, seal.sealed_at))
+    newest = {seal.digest: seal for seal in order if seal.digest not in stay}
+    return [seal for seal in order if newest.get(seal.digest) is seal]
 
 
 def _last(published: list[Seal], keep: Keep) -> set[str]:
@@ -66,19 +64,30 @@ def _last(published: list[Seal], keep: Keep) -> set[str]:
 
 
 def _best(run: Run, published: list[Seal], keep: Keep) -> set[str]:
-    """As long as no checkpoint has told the metric, any of them may be the best."""
+    """Some trainers measure after they save: as long as no later checkpoint has told the metric,
+    one that has not told it may be the best."""
     if keep.best is None:
         return set()
     order = ranked(run, published, keep.best)
-    if not order and not any(keep.best.name in each for each in run.metrics.values()):
-        return {seal.digest for seal in published}
-    return {seal.digest for seal in order[: keep.best_count]}
+    told = {digest for digest, each in run.metrics.items() if keep.best.name in each}
+    newest = max((_when(seal) for seal in run.seals if seal.digest in told), default=(0, 0))
+    to_come = {
+        seal.digest for seal in published if seal.digest not in told and _when(seal) > newest
+    }
+    return to_come | {seal.digest for seal in order[: keep.best_count]}
 
 
-def _every(published: list[Seal], keep: Keep) -> set[str]:
+def _when(seal: Seal) -> tuple[int, int]:
+    """Where in the run: a later attempt trains earlier steps anew."""
+    return seal.attempt, seal.step or 0
+
+
+def _every(run: Run, keep: Keep) -> set[str]:
     if keep.every is None:
         return set()
-    return {seal.digest for seal in published if (seal.step or 0) % keep.every == 0}
+    return {
+        seal.digest for seal in run.seals if seal.step is not None and seal.step % keep.every == 0
+    }
 
 
 def _needed(run: Run, published: list[Seal]) -> set[str]:

@@ -6,9 +6,10 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from orchestrator.core.actions import Deadlines, Seen
-from orchestrator.core.run import Instance, Run
+from orchestrator.core.run import Attempt, Instance, Run
 
 MAX_RESTARTS = 3
+UNREADABLE = frozenset({"missing", "failing"})
 
 
 def why_lost(
@@ -28,14 +29,13 @@ def why_lost(
     if not instance.prepared:
         return _never_ready(run, instance, seen, now, deadlines)
     attempt = run.attempt
-    waits = attempt and attempt.instance == instance.id and attempt.live and run.paused is None
-    if attempt and waits and not attempt.started_at:
+    if attempt and _is_due(run, attempt, instance, now, deadlines):
         since = _since(seen, attempt.intended_at)
         return _late(now, since, deadlines.start_s, "the trainer did not start")
     silent = seen.silent.get(instance.id)
     if silent is None:
         return None
-    since = max(silent, seen.watching_since or silent)
+    since = _since(seen, silent)
     if presence == "unknown":
         return _late(now, since, deadlines.silent_s, "neither provider nor box answered")
     return _late(now, since, deadlines.deaf_s, "the box did not answer")
@@ -43,6 +43,18 @@ def why_lost(
 
 def is_past(now: datetime, since: datetime, limit_s: float) -> bool:
     return now - since >= timedelta(seconds=limit_s)
+
+
+def _is_due(
+    run: Run, attempt: Attempt, instance: Instance, now: datetime, deadlines: Deadlines
+) -> bool:
+    """Whether its trainer should start: not in a drain, and not while what it starts from cannot
+    be read here, for which a day has to be enough."""
+    if run.outcome or attempt.instance != instance.id or attempt.started_at or not attempt.live:
+        return False
+    if run.paused is None or run.paused.reason not in UNREADABLE:
+        return True
+    return is_past(now, run.paused.at, deadlines.drain_most_s)
 
 
 def _never_ready(

@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -54,6 +54,19 @@ def metrics_of(state: Any, step: int) -> dict[str, float]:
 def metrics_in_lines(lines: Iterable[bytes], step: int) -> dict[str, float]:
     """The same from the lines of a `metrics.jsonl`."""
     return _merged((_parse(line) for line in lines), step)
+
+
+def steps_that_told(
+    lines: Iterable[bytes], name: str, steps: Collection[int]
+) -> dict[int, dict[str, float]]:
+    """The same of each of these steps whose lines tell the metric `name`."""
+    lines = list(lines)
+    # Most lines do not tell it, and parsing is what takes the time.
+    telling = [_parse(line) for line in lines if not name.isascii() or name.encode() in line]
+    told = [each for each in telling if isinstance(each, Mapping) and name in each]
+    late = [step for step in steps if any(each.get("step") == step for each in told)]
+    found = {step: metrics_in_lines(lines, step) for step in late}
+    return {step: metrics for step, metrics in found.items() if name in metrics}
 
 
 def _merged(records: Iterable[Any], step: int) -> dict[str, float]:

@@ -82,7 +82,8 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Seal:
-    """A complete checkpoint that a box reported."""
+    """A complete checkpoint that a box reported. `failed` says why its box is not asked for it
+    any more, `failed_stored` the same of the store that has it: other bytes than were sealed."""
 
     instance: str
     attempt: int
@@ -96,6 +97,7 @@ class Seal:
     sealed_at: datetime
     acked: bool = False
     failed: str | None = None
+    failed_stored: str | None = None
 
 
 @dataclass(frozen=True)
@@ -174,6 +176,7 @@ class Run:
     pushed_at: datetime | None = None
     push_trouble: str = ""
     never_pushed: tuple[str, ...] = ()
+    store_trouble: str = ""
     pruned: tuple[str, ...] = ()
     metric: Metric | None = None
     metrics: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
@@ -267,7 +270,12 @@ def final_is_safe(run: Run) -> bool:
     """Whether the final weights of the last attempt are mirrored or in S3; those of an earlier
     one, that crashed, are not what the run was for."""
     final = final_of(run, run.attempt) if run.attempt else None
-    return final is not None and (final.digest in run.mirrored or final.digest in run.pushed)
+    return final is not None and (final.digest in run.mirrored or is_pushed(run, final))
+
+
+def is_pushed(run: Run, seal: Seal) -> bool:
+    """Whether it is in S3, as far as is known as it was sealed."""
+    return seal.digest in run.pushed and not seal.failed_stored
 
 
 __all__ = [
@@ -289,4 +297,5 @@ __all__ = [
     "Source",
     "final_is_safe",
     "final_of",
+    "is_pushed",
 ]

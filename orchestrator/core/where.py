@@ -45,7 +45,7 @@ def state_of(run: Run, seal: Seal) -> str:
     """One word or two for a screen."""
     if seal.digest in run.mirrored:
         return "verified"
-    if seal.failed:
+    if seal.failed and not is_stored(run, seal):
         return "refused"
     found = {each.kind for each in places(run, seal)}
     if seal.digest in run.pruned:

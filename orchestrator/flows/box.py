@@ -74,6 +74,14 @@ class Kit:
         return stream
 
 
+@dataclass(frozen=True)
+class Looked:
+    """What was found intact in the mirror and its box was told of, and what was not found."""
+
+    held: tuple[Seal, ...]
+    gone: tuple[Seal, ...]
+
+
 def endpoint_of(instance: Instance) -> Endpoint:
     if instance.host is None or instance.port is None or instance.user is None:
         raise ValueError(f"{instance.id} has no endpoint yet")
@@ -162,26 +170,28 @@ def fetch(context: TaskContext, kit: Kit, seal: Seal) -> str:
         return str(held)
     stream = kit.stream(context)
     try:
-        manifest = stream.manifest(seal.name, seal.generation)
+        manifest = stream.manifest(seal.name, seal.generation, seal.size_bytes)
         if manifest.digest != seal.digest:
             raise IntegrityError(f"the manifest of {seal.name} is not the one that was sealed")
-        partial = kit.mirror.partial(seal.name, seal.generation, manifest)
-        stream.pull(seal.name, seal.generation, partial, manifest, _telling(context, seal.digest))
+        told = _telling(context, seal.digest)
+        with kit.mirror.partial(manifest) as partial:
+            stream.pull(seal.name, seal.generation, partial, manifest, told)
+            return str(kit.mirror.publish(seal.name, seal.generation, manifest))
     finally:
         stream.close()
-    return str(kit.mirror.publish(seal.name, seal.generation, manifest))
 
 
-def acknowledge(context: TaskContext, kit: Kit, seals: tuple[Seal, ...]) -> list[Seal]:
-    """Tell the box what is held durably here, and return what it was told of.
-
-    The mirror may have lost since what it once held; then the box has the only copy."""
+def acknowledge(context: TaskContext, kit: Kit, seals: tuple[Seal, ...]) -> Looked:
+    """Look through what is on record as held here, and tell the box of what is. What the mirror
+    has lost since, the box may have the only copy of."""
     held = [seal for seal in seals if kit.mirror.holds(seal.digest)]
     stream = kit.stream(context)
     try:
         for seal in held:
-            stream.ack(seal.name, seal.generation)
-        return held
+            # What it does not know it has nothing to forget of.
+            with suppress(NotFound):
+                stream.ack(seal.name, seal.generation)
+        return Looked(tuple(held), tuple(seal for seal in seals if seal not in held))
     finally:
         stream.close()
 
@@ -263,7 +273,8 @@ def _place(context: TaskContext, kit: Kit, source: Source) -> None:
     stream = kit.stream(context)
     try:
         with suppress(NotFound):
-            stream.restore(source.name, source.digest, dest)
+            told = _telling(context, source.digest)
+            stream.restore(source.name, source.digest, dest, told)
             return
         held = kit.mirror.holds(source.digest)
         if held is not None:

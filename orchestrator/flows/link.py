@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import errno
 import json
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -14,7 +16,7 @@ from typing import Any
 from orchestrator.core.facts import to_event
 from orchestrator.core.redact import Redactor
 from orchestrator.core.run import Lease
-from orchestrator.errors import LedgerError, StaleLease
+from orchestrator.errors import LedgerError, StaleLease, StorageBlocked
 from orchestrator.ports import Clock, Ledger
 from remote.contract import ContractError, Fact, check_integer
 
@@ -26,16 +28,20 @@ MAX_FILE_BYTES = 2 * 1024**3
 MAX_FACTS = 20_000
 MAX_PULSE_BYTES = 16 * 1024
 STILL_S = 60.0
+PROBE_BYTES = 128 * 1024
+_REASONS = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "full"),
+    **dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), "read-only"),
+}
 
 
 @dataclass(frozen=True)
 class Heard:
-    """The last time a box was heard, and what its agent's pulse was."""
+    """The last time an agent's pulse was told, and what it was."""
 
     at: datetime
     alive: bool
     pulse: Mapping[str, Any]
-    changed_at: datetime
 
 
 class Link:
@@ -50,7 +56,9 @@ class Link:
         self._folder = folder
         self._redactor = redactor
         self._heard: dict[str, Heard] = {}
+        self._news_at: dict[str, datetime] = {}
         self._deaf: set[str] = set()
+        self._blocked: StorageBlocked | None = None
         self._facts: dict[str, int] = {}
         self._silent: dict[str, datetime] = {}
 
@@ -60,12 +68,13 @@ class Link:
         return self._ledger.fact_offset(self._lease.run, instance), sizes[0], sizes[1]
 
     def take_in(self, instance: str, said: Sequence[Mapping[str, Any]]) -> bool:
-        """Record what a box said; whether it said anything that was heard.
+        """Record what a box said; whether it said anything and all of it was heard.
 
         A line that is wrong is passed over. When this side fails (a full disk, a locked ledger),
-        nothing more is heard until a new link begins where the ledger ends: `is_deaf` says so."""
-        if instance in self._deaf:
-            return False
+        nothing more is stored until a new link begins where the ledger ends: `is_deaf` says so.
+        The box is not silent for that."""
+        if said:
+            self._silent.pop(instance, None)
         for each in said:
             try:
                 self._take_in_one(instance, each)
@@ -74,12 +83,16 @@ class Link:
             except (OSError, LedgerError) as error:
                 log.error("%s: what it says cannot be stored: %s", instance, error)
                 self._deaf.add(instance)
-                return False
+                if isinstance(error, OSError):
+                    self._blocked = _blocked(error, self._folder)
             except Exception as error:
                 log.warning("%s: the box said something wrong: %r", instance, error)
-        if said:
-            self._silent.pop(instance, None)
-        return bool(said)
+        return bool(said) and instance not in self._deaf
+
+    def blocked(self) -> StorageBlocked | None:
+        """Why the disk here did not take what a box said; told once."""
+        said, self._blocked = self._blocked, None
+        return said
 
     def is_deaf(self, instance: str) -> bool:
         return instance in self._deaf
@@ -92,20 +105,18 @@ class Link:
     def agent_started(self, instance: str) -> None:
         """What was heard before a start says nothing about the agent of now."""
         self._heard.pop(instance, None)
+        self._news_at.pop(instance, None)
 
     def agent_alive(self, instance: str) -> bool | None:
         heard = self._heard.get(instance)
         return heard.alive if heard else None
 
     def silent(self) -> Mapping[str, datetime]:
-        """Since when each box has not been heard; an agent whose pulse stands still is silent."""
+        """Since when each box has not been heard; one that tells nothing new is silent: the pulse
+        of an agent that hangs stands still."""
         limit = timedelta(seconds=STILL_S)
         now = self._clock.now()
-        still = {
-            name: heard.changed_at
-            for name, heard in self._heard.items()
-            if now - heard.changed_at > limit
-        }
+        still = {name: at for name, at in self._news_at.items() if now - at > limit}
         return {**still, **self._silent}
 
     def heartbeats(self) -> Mapping[str, Any]:
@@ -114,6 +125,8 @@ class Link:
     def _take_in_one(self, instance: str, said: Mapping[str, Any]) -> None:
         if "heartbeat" in said:
             self._pulse(instance, said["heartbeat"] or {}, alive=said["agent_alive"] is True)
+        elif instance in self._deaf:
+            return
         elif said["file"] == "events":
             self._fact(instance, said)
         else:
@@ -124,9 +137,9 @@ class Link:
         if not isinstance(pulse, dict) or len(json.dumps(pulse)) > MAX_PULSE_BYTES:
             raise ContractError("a heartbeat that is none")
         now, before = self._clock.now(), self._heard.get(instance)
-        same = before is not None and before.pulse.get("at") == pulse.get("at")
-        changed_at = before.changed_at if before and same else now
-        self._heard[instance] = Heard(now, alive, pulse, changed_at)
+        if before is None or before.pulse.get("at") != pulse.get("at"):
+            self._news_at[instance] = now
+        self._heard[instance] = Heard(now, alive, pulse)
 
     def _fact(self, instance: str, said: Mapping[str, Any]) -> None:
         told = self._facts[instance] = self._facts.get(instance, 0) + 1
@@ -142,9 +155,9 @@ class Link:
             event = None
         if event:
             event = (event[0], self._redactor.words(event[1]))
-        self._ledger.append_fact(
-            self._lease.run, fact, check_integer(said["end"]), event, epoch=self._lease.epoch
-        )
+        end = check_integer(said["end"])
+        if self._ledger.append_fact(self._lease.run, fact, end, event, epoch=self._lease.epoch):
+            self._news_at[instance] = self._clock.now()
 
     def _bytes(self, instance: str, name: str, offset: int, data: bytes) -> None:
         size = self._size(instance, name)
@@ -162,6 +175,8 @@ class Link:
             seen = file.read(back)
             file.seek(size - back)
             file.write(self._redactor.data(seen + data[size - offset :]))
+        if offset + len(data) > size:
+            self._news_at[instance] = self._clock.now()
 
     def _size(self, instance: str, name: str) -> int:
         path = self._path(instance, name)
@@ -169,3 +184,24 @@ class Link:
 
     def _path(self, instance: str, name: str) -> Path:
         return self._folder / instance / name
+
+
+def probe(folder: Path) -> None:
+    """Write as much as a box says at once, to know whether it can be. Raises StorageBlocked."""
+    path = folder / ".room"
+    try:
+        path.write_bytes(bytes(PROBE_BYTES))
+    except OSError as error:
+        raise _blocked(error, folder) from error
+    finally:
+        with suppress(OSError):
+            path.unlink()
+
+
+def _blocked(error: OSError, folder: Path) -> StorageBlocked:
+    return StorageBlocked(
+        f"What the boxes say cannot be stored in {folder} ({error.strerror or error}). Nothing is "
+        "lost: it is read again from there on.",
+        hint=f"free some space: df -h {folder}; it is tried again by itself",
+        reason=_REASONS.get(error.errno or 0, "failing"),
+    )

@@ -24,7 +24,7 @@ from orchestrator.errors import (
     Unusable,
     Wiped,
 )
-from orchestrator.flows.box import endpoint_of
+from orchestrator.flows.box import Looked, endpoint_of
 from orchestrator.flows.fleet import describe
 from orchestrator.flows.hold import Hold, shorten
 from orchestrator.flows.link import Link
@@ -32,7 +32,7 @@ from orchestrator.flows.rented import Rented
 from orchestrator.flows.stores import told_by
 from orchestrator.flows.transfers import Transfers
 from orchestrator.flows.upkeep import Upkeep
-from orchestrator.flows.worth import Fetched
+from orchestrator.flows.worth import Fetched, Weighed
 from orchestrator.ports import Provider, Task, TaskContext
 from remote.contract import ContractError, Manifest
 
@@ -75,6 +75,9 @@ class Results:
                 self._hold.backoff.cleared(key)
             elif self._link.is_deaf(rest):
                 self._hold.cancel(key)
+            blocked = self._link.blocked()
+            if blocked and not self._hold.run().paused:
+                self._upkeep.blocked(blocked)
             return
         if verb == "prepare" and said:
             self.reached.add(rest)
@@ -108,8 +111,7 @@ class Results:
             case "fetch":
                 self._fetched(key, result)
             case "ack":
-                for seal in result:
-                    self._tell_of(seal, "checkpoint.acked")
+                self._looked_through(result)
             case "prune":
                 self._pruned(result)
             case "room":
@@ -135,13 +137,25 @@ class Results:
             self._hold.record("attempt.started", attempt=number)
 
     def _fetched(self, key: str, got: Fetched) -> None:
+        if self._transfers.from_store(key) and self._hold.run().store_trouble:
+            self._hold.record("store.answered")
         seal = self._transfers.ended(key)
         self._upkeep.fetched()
         if seal:
             told = {"digest": seal.digest, "path": got.path, "metrics": got.metrics}
             self._tell_of(seal, "checkpoint.mirrored", **told)
 
-    def _pruned(self, seal: Seal) -> None:
+    def _looked_through(self, found: Looked) -> None:
+        for seal in found.held:
+            self._tell_of(seal, "checkpoint.acked")
+        for digest, name in {seal.digest: seal.name for seal in found.gone}.items():
+            self._hold.record("requested.fetch", name=name, digest=digest)
+
+    def _pruned(self, found: Weighed) -> None:
+        seal = found.seal
+        if found.metrics:
+            self._upkeep.weighed(found)
+            return
         path = self._hold.run().mirrored.get(seal.digest, "")
         self._tell_of(seal, "checkpoint.pruned", digest=seal.digest, path=path)
 
@@ -222,11 +236,18 @@ class Results:
         )
 
     def _fetch_failed(self, key: str, error: Exception) -> None:
+        """Bytes that are wrong again and again are not asked for there any more. A store that says
+        no has said nothing of them: the keys or the bucket may be put right."""
+        stored = self._transfers.from_store(key)
         seal = self._transfers.ended(key)
-        if seal is None or not isinstance(error, IntegrityError | NotFound | Refused):
+        bad = IntegrityError if stored else IntegrityError | NotFound | Refused
+        if stored and isinstance(error, NotFound | Refused) and not self._hold.run().store_trouble:
+            self._hold.record("store.refused", message=describe(error))
+        if seal is None or not isinstance(error, bad):
             return
-        if self._transfers.refused(key) >= BAD_TRIES:
-            self._tell_of(seal, "checkpoint.failed", reason=describe(error))
+        if self._transfers.refused(key, stored=stored) >= BAD_TRIES:
+            where = "store" if stored else "box"
+            self._tell_of(seal, "checkpoint.failed", reason=describe(error), where=where)
 
     def _set_up_failed(
         self, verb: str, rest: str, key: str, error: Exception, failures: int

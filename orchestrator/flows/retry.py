@@ -7,6 +7,8 @@ from datetime import datetime, timedelta
 
 FIRST_S = 0.5
 CAP_S = 30.0
+# Something may fail for days: 2.0 ** 1024 is no float any more.
+MOST_DOUBLINGS = 16
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,7 @@ class Backoff:
     def failed(self, key: str, now: datetime) -> int:
         """Record a failure and return how many there were in a row."""
         failures = self.failures(key) + 1
-        wait = min(CAP_S, FIRST_S * 2 ** (failures - 1))
+        wait = min(CAP_S, FIRST_S * 2 ** min(failures - 1, MOST_DOUBLINGS))
         self._entries[key] = _Entry(failures, now + timedelta(seconds=wait))
         return failures
 

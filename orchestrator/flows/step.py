@@ -76,6 +76,11 @@ class Stepper:
         self._upkeep.step(hold.run(), self.link.heartbeats())
         return hold.run().terminal
 
+    def stumbled(self) -> None:
+        """A step broke off, for this side could not store what it saw: nothing that stood still
+        meanwhile is anybody's fault."""
+        self._hold.watching_since = self._hold.now()
+
     def woke(self) -> None:
         """This process slept: nothing that stood still meanwhile is anybody's fault, and nothing
         has to wait for a time of before."""
@@ -88,8 +93,9 @@ class Stepper:
 
     def _keep_link(self, run: Run) -> Run:
         """Follow the agent of the instance that has one."""
-        instance, attempt = run.instance, run.attempt
-        if not (instance and attempt and attempt.started_at and attempt.instance == instance.id):
+        instance = run.instance
+        began = {each.instance for each in run.attempts if each.started_at}
+        if instance is None or instance.id not in began:
             return run
         if not instance.prepared and not run.outcome:
             return run
@@ -223,9 +229,9 @@ class Stepper:
         seal = None if run.paused else self.transfers.next(run, instance.id, busy)
         if seal:
             self._fetch(seal, box.fetch, self._hold.kit(instance), seal)
-        held = self.transfers.to_acknowledge(run, instance.id, busy)
-        if held:
-            self._hold.begin("ack:", box.acknowledge, self._hold.kit(instance), held)
+        to_tell = self.transfers.to_acknowledge(run, instance.id, busy)
+        if to_tell:
+            self._hold.begin("ack:", box.acknowledge, self._hold.kit(instance), to_tell)
 
     def _fetch(self, seal: Seal, fetch: Callable[..., str], *arguments: Any) -> None:
         self._hold.begin(fetch_key(seal), weighed, fetch, seal, self._hold.folder, *arguments)

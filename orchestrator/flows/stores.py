@@ -115,11 +115,11 @@ def fetch(
         manifest = opened.manifest(base)
         if manifest.digest != seal.digest:
             raise IntegrityError(f"another checkpoint than {seal.name} lies at {base}")
-        partial = mirror.partial(seal.name, seal.generation, manifest)
-        opened.pull(base, partial, manifest, lambda size: context.report((seal.digest, size)))
+        with mirror.partial(manifest) as partial:
+            opened.pull(base, partial, manifest, lambda size: context.report((seal.digest, size)))
+            return str(mirror.publish(seal.name, seal.generation, manifest))
     finally:
         opened.close()
-    return str(mirror.publish(seal.name, seal.generation, manifest))
 
 
 def restore(context: TaskContext, shell: Shell, run: str, plan: Plan, source: Source) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from orchestrator.core.holdings import is_on, is_stored, missing_here
+from orchestrator.core.holdings import is_on, is_stored, missing_here, untold
 from orchestrator.core.run import Run, Seal
 from orchestrator.flows.pace import Pace
 
@@ -26,7 +26,7 @@ class Transfers:
         self._fetching: dict[str, Seal] = {}
         self._from_store: dict[str, Seal] = {}
         self._most: dict[str, int] = {}
-        self._bad: dict[str, int] = {}
+        self._bad: dict[tuple[str, bool], int] = {}
         self._last: dict[str, int] = {}
         self.moving_at: datetime | None = None
         self._pace = Pace()
@@ -59,11 +59,7 @@ class Transfers:
     def to_acknowledge(self, run: Run, instance: str, busy: frozenset[str]) -> tuple[Seal, ...]:
         if "ack:" in busy:
             return ()
-        return tuple(
-            seal
-            for seal in run.seals
-            if is_on(run, seal, instance) and not seal.acked and seal.digest in run.mirrored
-        )
+        return untold(run, instance)
 
     def moved(self, reports: Sequence[tuple[str, int]], now: datetime) -> None:
         """Take in progress. Only more bytes than ever of one thing are a movement: a transfer
@@ -83,10 +79,15 @@ class Transfers:
     def ended(self, key: str) -> Seal | None:
         return self._fetching.pop(key, None) or self._from_store.pop(key, None)
 
-    def refused(self, key: str) -> int:
-        """Count a failure that lies in the bytes, not in the way; how many this seal had."""
-        self._bad[key] = self._bad.get(key, 0) + 1
-        return self._bad[key]
+    def from_store(self, key: str) -> bool:
+        """Whether what is on its way comes from a store and not from a box."""
+        return key in self._from_store
+
+    def refused(self, key: str, *, stored: bool = False) -> int:
+        """Count a failure that lies in the bytes, not in the way; how many this seal had from its
+        box, or from the store."""
+        self._bad[key, stored] = self._bad.get((key, stored), 0) + 1
+        return self._bad[key, stored]
 
     def fetching_from(self, instance: str) -> list[str]:
         return [key for key, seal in self._fetching.items() if seal.instance == instance]

@@ -5,15 +5,20 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from orchestrator.core.holdings import missing_here
-from orchestrator.core.keep import prunable
+from orchestrator.core.keep import Keep, prunable
 from orchestrator.core.outlook import growth_here, growth_seen, outlook, saves_of
 from orchestrator.core.run import Run, Seal
+from orchestrator.core.where import can_come
 from orchestrator.errors import StorageBlocked
 from orchestrator.flows.hold import Hold
+from orchestrator.flows.link import probe
+from orchestrator.flows.retry import MOST_DOUBLINGS
+from orchestrator.flows.worth import Weighed, measured_late, worth
 from orchestrator.ports import Mirror, TaskContext
 
 LOOK_S = 60.0
@@ -21,6 +26,16 @@ PAUSE_S = 30.0
 LONGEST_PAUSE_S = 600.0
 ROOM = "room:"
 MOST_TOLD = 16
+
+
+@dataclass(frozen=True)
+class Room:
+    """The bytes that may still be stored, what was measured after it came, and what is on record
+    as here and is not."""
+
+    free_bytes: int
+    measured: tuple[Weighed, ...] = ()
+    gone: tuple[Seal, ...] = ()
 
 
 class Upkeep:
@@ -38,24 +53,28 @@ class Upkeep:
             return
         busy = self._hold.busy() | self._hold.waiting()
         if ROOM not in busy and (run.seals or run.paused):
-            waiting = _first(missing_here(run)) if run.paused else None
-            self._hold.begin(ROOM, look, self._mirror(), waiting)
+            keep = self._hold.plan.checkpoints.keep
+            self._hold.begin(ROOM, look, self._mirror(), run, keep, self._hold.folder)
             self._look_at_box(run, heartbeats)
         if not any(key.startswith("prune:") for key in busy):
             self._let_go(run)
 
-    def room_told(self, free_bytes: int) -> None:
+    def room_told(self, room: Room) -> None:
         """The mirror can be written to, and what waits fits."""
         run = self._hold.run()
         if run.paused:
             self._hold.record("mirror.resumed")
+            for seal in room.gone:
+                self._hold.record("requested.fetch", name=seal.name, digest=seal.digest)
             # What stood still meanwhile was nobody's fault.
             self._hold.watching_since = self._hold.now()
+        for each in room.measured:
+            self.weighed(each)
         self._hold.pause(ROOM, LOOK_S)
         saves = saves_of(run)
         if saves:
             growth = growth_here(saves, self._hold.plan.checkpoints.keep)
-            self._tell(run, "here", free_bytes, growth)
+            self._tell(run, "here", room.free_bytes, growth)
 
     def blocked(self, error: StorageBlocked) -> None:
         """Something could not be stored or read: on record once, and looked at again later, the
@@ -65,8 +84,14 @@ class Upkeep:
             self._pauses += 1
             message = error.message + (f" To do: {error.hint}." if error.hint else "")
             self._hold.record("mirror.paused", reason=error.reason, message=message)
-        wait_s = PAUSE_S * 2 ** max(0, self._pauses - 1)
+        wait_s = PAUSE_S * 2 ** min(max(0, self._pauses - 1), MOST_DOUBLINGS)
         self._hold.pause(ROOM, min(LONGEST_PAUSE_S, wait_s))
+
+    def weighed(self, found: Weighed) -> None:
+        """Put on record what a checkpoint is worth."""
+        seal, metrics = found.seal, dict(found.metrics)
+        data = {"instance": seal.instance, "name": seal.name, "generation": seal.generation}
+        self._hold.record("checkpoint.measured", **data, digest=seal.digest, metrics=metrics)
 
     def fetched(self) -> None:
         """A checkpoint came all the way."""
@@ -75,10 +100,11 @@ class Upkeep:
             self._hold.record("mirror.resumed")
 
     def _let_go(self, run: Run) -> None:
-        for seal in prunable(run, self._hold.plan.checkpoints.keep):
+        keep = self._hold.plan.checkpoints.keep
+        for seal in prunable(run, keep):
             key = f"prune:{seal.digest[:16]}"
             if key not in self._hold.waiting():
-                self._hold.begin(key, prune, self._mirror(), seal)
+                self._hold.begin(key, prune, self._mirror(), run, seal, keep, self._hold.folder)
                 return
 
     def _look_at_box(self, run: Run, heartbeats: Mapping[str, Any]) -> None:
@@ -111,17 +137,41 @@ class Upkeep:
         return hold.world.mirror(hold.lease.run, Path(hold.plan.checkpoints.mirror))
 
 
-def look(_: TaskContext, mirror: Mirror, seal: Seal | None) -> int:
-    """The bytes that may still be stored. Raises StorageBlocked when `seal` does not fit."""
-    if seal is None:
-        return mirror.room()
-    return mirror.room(seal.name, seal.generation, seal.size_bytes)
+def look(_: TaskContext, mirror: Mirror, run: Run, keep: Keep | None, folder: Path) -> Room:
+    """What may still be stored, in the mirror and of what boxes say below `folder`. Raises
+    StorageBlocked when nothing may, or not what waits."""
+    probe(folder)
+    missing = missing_here(run)
+    mirror.sweep({seal.digest for seal in missing})
+    waiting = _first(missing) if run.paused else None
+    free_bytes = mirror.room(waiting.digest, waiting.size_bytes) if waiting else mirror.room()
+    measured = tuple(measured_late(run, keep.best, folder)) if keep and keep.best else ()
+    return Room(free_bytes, measured, _gone(run, mirror))
 
 
-def prune(_: TaskContext, mirror: Mirror, seal: Seal) -> Seal:
-    """Repeatable: what is gone already is success."""
+def _gone(run: Run, mirror: Mirror) -> tuple[Seal, ...]:
+    """A mirror that was away may be another when it is back: what it does not show any more, and
+    somebody still has, comes again."""
+    if run.paused is None or run.paused.reason != "missing":
+        return ()
+    there = mirror.digests()
+    here = {seal.digest: seal for seal in run.seals if seal.digest in run.mirrored}
+    gone = (seal for digest, seal in here.items() if digest not in there)
+    return tuple(seal for seal in gone if can_come(run, seal))
+
+
+def prune(
+    _: TaskContext, mirror: Mirror, run: Run, seal: Seal, keep: Keep | None, folder: Path
+) -> Weighed:
+    """Let one go, unless its trainer measured it after it came here: then what it is worth is told
+    first. Repeatable: what is gone already is success."""
+    best = keep.best if keep else None
+    if best and best.name not in run.metrics.get(seal.digest, {}):
+        metrics = worth(seal, folder, Path(run.mirrored[seal.digest]))
+        if best.name in metrics:
+            return Weighed(seal, metrics)
     mirror.prune(seal.digest)
-    return seal
+    return Weighed(seal)
 
 
 def _first(missing: tuple[Seal, ...]) -> Seal | None:

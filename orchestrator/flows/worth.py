@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from orchestrator.core.metrics import metrics_in_lines, metrics_of
-from orchestrator.core.run import Seal
+from orchestrator.core.metrics import Metric, metrics_in_lines, metrics_of, steps_that_told
+from orchestrator.core.run import Run, Seal
 from orchestrator.ports import TaskContext
 
 MOST_STATE_BYTES = 32 * 1024**2
@@ -25,17 +25,42 @@ class Fetched:
     metrics: dict[str, float] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Weighed:
+    """A published checkpoint, and the numbers of its step that nobody knew of."""
+
+    seal: Seal
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
 def weighed(
     context: TaskContext, fetch: Callable[..., str], seal: Seal, folder: Path, *arguments: Any
 ) -> Fetched:
     """Fetch a checkpoint, and read what its trainer wrote down at its step: into the box's
     `metrics.jsonl`, below the run's `folder`, and into the checkpoint itself."""
     path = fetch(context, *arguments)
+    return Fetched(path, worth(seal, folder, Path(path)))
+
+
+def worth(seal: Seal, folder: Path, path: Path) -> dict[str, float]:
+    """What is known by now of a checkpoint that is published at `path`."""
     if seal.step is None:
-        return Fetched(path)
+        return {}
     metrics = metrics_in_lines(_last_lines(folder / seal.instance / "metrics.jsonl"), seal.step)
-    metrics |= metrics_of(_state(Path(path) / "trainer_state.json"), seal.step)
-    return Fetched(path, metrics)
+    return metrics | metrics_of(_state(path / "trainer_state.json"), seal.step)
+
+
+def measured_late(run: Run, metric: Metric, folder: Path) -> Iterator[Weighed]:
+    """Published checkpoints whose trainer told their metric after they had come."""
+    unknown: dict[str, dict[int, Seal]] = {}
+    for seal in run.seals:
+        is_known = metric.name in run.metrics.get(seal.digest, {})
+        if seal.digest in run.mirrored and seal.step is not None and not is_known:
+            unknown.setdefault(seal.instance, {})[seal.step] = seal
+    for instance, seals in unknown.items():
+        lines = _last_lines(folder / instance / "metrics.jsonl")
+        for step, metrics in steps_that_told(lines, metric.name, seals).items():
+            yield Weighed(seals[step], metrics)
 
 
 def _state(path: Path) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from orchestrator.core.printable import printable
 from orchestrator.core.run import Event
 from orchestrator.views.words import clock, dollars, duration, size
 
@@ -15,7 +16,7 @@ def event_line(event: Event) -> str:
     """The line that `watch` and `events` show for an event."""
     words = _WORDS.get(event.kind)
     text = words(event.data) if words else event.kind
-    return f"{clock(event.at)}  {text}"
+    return f"{clock(event.at)}  {printable(text)}"
 
 
 def _resume(data: Data) -> str:
@@ -54,7 +55,9 @@ def _low(data: Data) -> str:
 _WORDS: dict[str, Callable[[Data], str]] = {
     "planned": lambda data: f"planned {data['name']}",
     "requested.teardown": lambda data: f"teardown asked for: {data['reason']}",
-    "requested.fetch": lambda data: f"{data['name']} is asked for again: what is here is damaged",
+    "requested.fetch": lambda data: (
+        f"{data['name']} is asked for again: it is not here as it was verified"
+    ),
     "instance.intended": lambda data: (
         f"renting {data['instance']}: {data['offer']} of {data['provider']}"
     ),
@@ -99,6 +102,13 @@ _WORDS: dict[str, Callable[[Data], str]] = {
     "checkpoint.pushed": lambda data: f"{data['name']} is in S3: {data['uri']}",
     "push.failed": lambda data: (
         f"RED FLAG: checkpoints do not reach S3, tried again: {data['message']}"
+    ),
+    "store.refused": lambda data: (
+        f"RED FLAG: checkpoints cannot be fetched from S3, tried again: {data['message']}"
+    ),
+    "store.answered": lambda data: "checkpoints come from S3 again",
+    "checkpoint.measured": lambda data: (
+        f"{data['name']} was measured after it came here, and is looked at once more"
     ),
     "checkpoint.pruned": lambda data: f"{data['name']} was let go here by checkpoints.keep",
     "mirror.paused": lambda data: f"RED FLAG: the mirror takes nothing: {data['message']}",

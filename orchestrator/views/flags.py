@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from orchestrator.core.holdings import is_stored, missing_here
 from orchestrator.core.run import DiskLow, Run
 from orchestrator.views.words import dollars, duration, size
 
@@ -16,6 +17,8 @@ def red_flags(run: Run, now: datetime) -> list[str]:
     flags += [_low(where, low) for where, low in sorted(run.disk_low.items())]
     if run.push_trouble:
         flags.append(f"checkpoints do not reach S3: {run.push_trouble}")
+    if _waits_for_store(run):
+        flags.append(f"checkpoints cannot be fetched from S3: {run.store_trouble}")
     return flags
 
 
@@ -24,6 +27,7 @@ def flag_words(run: Run) -> str:
     words = [f"mirror paused ({run.paused.reason})"] if run.paused else []
     words += [f"disk low ({where})" for where in sorted(run.disk_low)]
     words += ["S3 push fails"] if run.push_trouble else []
+    words += ["S3 fetch fails"] if _waits_for_store(run) else []
     return "" if run.terminal or not words else f"RED FLAG: {', '.join(words)}"
 
 
@@ -31,6 +35,11 @@ def burn_words(run: Run) -> str:
     """What a minute of waiting costs; empty when nothing is paid."""
     per_hour = sum(each.price_usd_per_hour for each in run.still_billing)
     return f"{dollars(per_hour / 60)} a minute ({dollars(per_hour)}/h)" if per_hour > 0 else ""
+
+
+def _waits_for_store(run: Run) -> bool:
+    """What a box brought home meanwhile nobody misses in the store."""
+    return bool(run.store_trouble) and any(is_stored(run, seal) for seal in missing_here(run))
 
 
 def _paused(run: Run, now: datetime) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from orchestrator.core.printable import printable
 from orchestrator.core.run import Run, Seal
 from orchestrator.core.where import can_come, places
 from orchestrator.views.runs import table
@@ -34,7 +35,7 @@ def verdicts_text(run: Run, verdicts: Sequence[Verdict]) -> str:
     lines = table(head, rows).split("\n")
     text = [lines[0]]
     for line, verdict in zip(lines[1:], verdicts, strict=True):
-        text += [line, *(f"  {problem}" for problem in verdict.problems)]
+        text += [line, *(f"  {printable(problem)}" for problem in verdict.problems)]
         text += [f"  -> {advice(run, verdict)}"] if verdict.problems else []
     return "\n".join(text)
 

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Dict, Optional
 
-from remote.agent.durable import fsync_folder, read_json, utc_now, write_json
+from remote.agent.durable import fsync_file, fsync_folder, read_json, utc_now, write_json
 from remote.agent.paths import Root
 from remote.agent.procs import Process
+from remote.agent.slot import read_slot, write_slot
 from remote.contract import PROTOCOL
 
 UNKNOWN_RC = -1
@@ -59,6 +60,12 @@ class Attempt:
         wrapper, trainer = self.wrapper, self.trainer
         return bool((wrapper and wrapper.alive) or (trainer and trainer.alive))
 
+    @property
+    def recorded_rc(self) -> Optional[int]:
+        """What the wrapper wrote down; what it started may still run."""
+        rc = (read_slot(self.folder / "exit.json") or {}).get("rc")
+        return rc if isinstance(rc, int) else None
+
     def ask(self) -> None:
         (self.folder / "refused.json").unlink(missing_ok=True)
         write_json(self.folder / "asked", {"v": PROTOCOL, "at": utc_now()})
@@ -80,13 +87,16 @@ class Attempt:
         finally:
             mine.unlink()
         fsync_folder(self.folder)
+        write_slot(self.folder / "exit.json", {"v": PROTOCOL, "rc": None})  # room to end on
         return True
 
     def record_trainer(self, process: Process) -> None:
         write_json(self.folder / "pid", {"v": PROTOCOL, **process.to_json()})
 
     def record_exit(self, rc: int) -> None:
-        write_json(self.folder / "exit.json", {"v": PROTOCOL, "rc": rc, "at": utc_now()})
+        """A trainer often ends because the disk is full: that needs no room any more."""
+        write_slot(self.folder / "exit.json", {"v": PROTOCOL, "rc": rc, "at": utc_now()})
+        fsync_file(self.folder / "exit.json")
 
     def exit_code(self) -> Optional[int]:
         """The trainer's exit code once nothing of it runs any more, else None.
@@ -94,15 +104,9 @@ class Attempt:
         A trainer whose wrapper was killed has an end and no exit code: `UNKNOWN_RC`."""
         if not self.is_claimed or self.is_running:
             return None
-        rc = self._recorded_rc()
-        if rc is None:
+        if self.recorded_rc is None:
             self.record_exit(UNKNOWN_RC)
-            return UNKNOWN_RC
-        return rc
+        return self.recorded_rc
 
     def read(self, name: str) -> Dict[str, Any]:
         return read_json(self.folder / name) or {}
-
-    def _recorded_rc(self) -> Optional[int]:
-        rc = self.read("exit.json").get("rc")
-        return rc if isinstance(rc, int) else None

@@ -14,12 +14,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Dict, Iterable, Iterator, List, Optional, Tuple
 
+from remote.agent.aside import SUPERSEDED
 from remote.agent.layouts.model import ANY, FILE, FOLDER, GROUP, Layout
 from remote.agent.scan import Identity, Listing, left_behind, list_tree
 from remote.contract import MAX_FILES, ContractError, check_name
 
 FINAL = "final"
-SUPERSEDED = "_superseded"
 MAX_CANDIDATES = 10_000
 _PEEK = 1000  # entries of a folder that are looked at for a sign of what it is
 

@@ -36,5 +36,17 @@ class Complaints:
             yield
         except Exception as error:
             if not isinstance(error, (OSError, ContractError)):
-                traceback.print_exc(file=sys.stderr)
+                log_error()
             self.say("%s: %s: %s" % (name, type(error).__name__, error))
+
+
+def log_error() -> None:
+    """The exception that is being handled, into the agent's log, if the disk takes it."""
+    with contextlib.suppress(OSError):
+        traceback.print_exc(file=sys.stderr)
+
+
+def log(line: str) -> None:
+    with contextlib.suppress(OSError):
+        sys.stderr.write(line + "\n")
+        sys.stderr.flush()

@@ -61,6 +61,11 @@ class Copies:
     def pending(self, folder: Path) -> bool:
         return any(folder in target.parents for target in self._jobs)
 
+    def spare(self) -> Path:
+        """A name, on the file system of the pins, for what is not finished yet."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        return self._folder / uuid.uuid4().hex
+
     def close(self) -> None:
         self._pool.shutdown(wait=True)
 
@@ -79,15 +84,18 @@ class Copies:
 
     def _copy(self, file: int, target: Path) -> Optional[Identity]:
         """None when the source changed meanwhile."""
-        self._folder.mkdir(parents=True, exist_ok=True)
-        temporary = self._folder / uuid.uuid4().hex
+        temporary = self.spare()
         try:
             with os.fdopen(file, "rb") as reader, temporary.open("xb") as writer:
                 before = Identity.of(os.fstat(file))
                 for _ in range(0, before.size, BLOCK_BYTES):  # what grows is not followed
                     writer.write(reader.read(BLOCK_BYTES))
-                os.fchmod(writer.fileno(), stat.S_IMODE(os.fstat(file).st_mode))
-                after = Identity.of(os.fstat(file))
+                writer.flush()
+                found = os.fstat(file)
+                os.fchmod(writer.fileno(), stat.S_IMODE(found.st_mode))
+                # By its time the next supervisor knows what it is a copy of.
+                os.utime(writer.fileno(), ns=(found.st_atime_ns, found.st_mtime_ns))
+                after = Identity.of(found)
             if before != after:
                 return None
             target.parent.mkdir(parents=True, exist_ok=True)

@@ -8,7 +8,6 @@ cannot be written, a checkpoint that never settles and an API that is down each 
 from __future__ import annotations
 
 import os
-import sys
 import time
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -16,6 +15,7 @@ from http.client import HTTPException
 from typing import Any, Callable, List, Optional
 
 from remote.agent.attempt import Attempt
+from remote.agent.complaints import log
 from remote.agent.facts import Facts
 from remote.agent.halt import ask_to_stop
 from remote.agent.paths import Root
@@ -188,7 +188,7 @@ class Deadman:
             self._later(firing, now, "it was answered with %d" % status)
 
     def _later(self, firing: _Firing, now: float, what: str) -> None:
-        sys.stderr.write("the request to stop this box: %s\n" % what)
+        log("the request to stop this box: %s" % what)
         firing.ask_at = now + firing.wait_s
         firing.wait_s = min(2 * firing.wait_s, MAX_WAIT_S)
 
@@ -201,4 +201,4 @@ class Deadman:
         try:
             self._facts.tell(kind, **data)
         except OSError as error:
-            sys.stderr.write("%s could not be told: %s\n" % (kind, error))
+            log("%s could not be told: %s" % (kind, error))

@@ -18,13 +18,17 @@ def utc_now() -> str:
 def write_bytes(path: Path, data: bytes, *, durable: bool = True) -> None:
     """Replace `path` by a file of `data`, readable by its owner alone."""
     temporary = path.with_name(".%s.%d.new" % (path.name, os.getpid()))
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
-        file.flush()
-        if durable:
-            os.fsync(descriptor)
-    temporary.replace(path)
+    try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            if durable:
+                os.fsync(descriptor)
+        temporary.replace(path)
+    except OSError:  # a full disk: what it took of it is not left there
+        temporary.unlink(missing_ok=True)
+        raise
     if durable:
         fsync_folder(path.parent)
 

@@ -8,11 +8,11 @@ import json
 import select
 import time
 from pathlib import Path
-from typing import Any, BinaryIO, Callable, Dict, Iterator, Optional, Tuple
+from typing import Any, BinaryIO, Callable, Dict, Iterator, Tuple
 
-from remote.agent.durable import read_json
 from remote.agent.heard import Ear
 from remote.agent.paths import Root
+from remote.agent.slot import read_slot
 from remote.agent.start import living_agent
 from remote.contract import MAGIC, MAX_LINE_BYTES, ContractError, Fact
 
@@ -83,8 +83,7 @@ def _read(path: Path, offset: int, limit: int) -> bytes:
 
 
 def _pulse(root: Root) -> Dict[str, Any]:
-    pulse: Optional[Dict[str, Any]] = read_json(root.heartbeat)
-    return {"heartbeat": pulse, "agent_alive": living_agent(root) is not None}
+    return {"heartbeat": read_slot(root.heartbeat), "agent_alive": living_agent(root) is not None}
 
 
 def _say(out: BinaryIO, record: Dict[str, Any]) -> None:

@@ -59,6 +59,11 @@ class Keeper:
         self._known = Known()
         self._sealer = Sealer(root, facts, self._known)
         self._complaints = Complaints(facts)
+        for place, why in self._sealer.unreadable.items():
+            self._complaints.say(
+                "the sealed checkpoint %s cannot be read here: %s. It stays on this box as it is,"
+                " and is neither copied nor deleted" % (place, why)
+            )
         self._patience = Patience()
         self._pins: Dict[str, Pin] = {}
         self._found = Found({})
@@ -70,7 +75,8 @@ class Keeper:
 
     def step(self, *, ended: bool) -> None:
         """One look at everything, and what follows from it. `ended`: the trainer has, and this
-        was known before the call."""
+        was known before the call. Raises OSError when facts cannot be written; then all else was
+        done."""
         self._collect()
         self._look_around()
         with self._complaints.about(FINAL):
@@ -78,6 +84,7 @@ class Keeper:
         for pin in list(self._pins.values()):
             with self._complaints.about(pin.name):
                 self._judge(pin, ended=ended)
+        self._sealer.tell()
 
     def finish(self, rc: int) -> bool:
         """After the trainer's end and a step: whether all that it left is sealed or dropped.
@@ -90,9 +97,10 @@ class Keeper:
         return not self._pins
 
     def tidy(self) -> None:
-        """What need not be done at every step. Raises OSError when facts cannot be written."""
-        self._sealer.tell()
+        """What need not be done at every step. Raises OSError when facts cannot be written; what
+        was to be let go is gone then."""
         self._sealer.tidy()
+        self._sealer.tell()
 
     @property
     def pinning(self) -> List[str]:
@@ -297,7 +305,6 @@ class Keeper:
                 if not isinstance(error, Changed):
                     self._not_before[job.name] = self._clock() + RETRY_S
                     raise error
-        self._sealer.tell()
 
     def _drop(self, pin: Pin, why: str) -> None:
         self._facts.tell(

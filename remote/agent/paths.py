@@ -76,6 +76,21 @@ class Root:
         return self.path / "push.failed"
 
     @property
+    def push_lock(self) -> Path:
+        """Held by the one program that pushes."""
+        return self.path / "push.lock"
+
+    @property
+    def restore_lock(self) -> Path:
+        """Held by whoever puts a checkpoint where the trainer will look, from wherever."""
+        return self.path / "restore.lock"
+
+    @property
+    def restore(self) -> Path:
+        """How far that is."""
+        return self.path / "restore.json"
+
+    @property
     def pins(self) -> Path:
         return self.path / "pins"
 

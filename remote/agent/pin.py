@@ -78,7 +78,8 @@ class Pin:
         before = dict(self.files)
         self.gone = not listing
         for path, identity in listing.items():
-            if path in copy and path not in self.files and self.copies.fits(self.folder, identity):
+            is_ours = path in copy and not self._is_linked(path, identity)
+            if is_ours and self.copies.fits(self.folder, identity):
                 self.copied.add(path)
             self._hold(locate(path), path, identity)
         if not self.gone:
@@ -115,19 +116,21 @@ class Pin:
         return self.copies.pending(self.folder)
 
     def _hold(self, source: Path, path: str, identity: Identity) -> None:
-        held = self.files.get(path)
+        held, target = self.files.get(path), self.folder / path
         if held == identity:
             return
-        if held and held.same_inode(identity) and path not in self.copied:
+        if held and _is_copy(target, held, identity):
+            self.copied.add(path)
             self.files[path] = identity
             return
-        target = self.folder / path
+        if self._is_linked(path, identity) and path not in self.copied:
+            self.files[path] = identity
+            return
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
-            linked = None if path in self.copied else _link(source, target)
+            linked = None if path in self.copied else _link(source, target, self.copies.spare)
         except NoLinks:
             self.copied.add(path)
-            self.files.pop(path, None)
             linked = None
         if linked:
             self.files[path] = linked
@@ -135,6 +138,10 @@ class Pin:
             self.origins[path] = source
             if self.copies.want(source, target, identity):
                 self.files[path] = identity
+
+    def _is_linked(self, path: str, identity: Identity) -> bool:
+        held = self.files.get(path)
+        return held is not None and held.same_inode(identity)
 
     def _look_at_links(self, listing: Listing) -> None:
         """Nobody can open a deleted file again, but who has it open may still write, or have
@@ -163,13 +170,22 @@ class Pin:
                 del self.files[path]
 
 
-def _link(source: Path, target: Path) -> Optional[Identity]:
+def _is_copy(target: Path, held: Identity, identity: Identity) -> bool:
+    """Whether what an earlier supervisor left is a finished copy of this: a file of our own, with
+    the size and the time of its source (`copies.py` sees to that)."""
+    alike = (held.size, held.mtime_ns) == (identity.size, identity.mtime_ns)
+    if not alike or held.same_inode(identity):
+        return False
+    found = target.lstat()
+    return Identity.of(found) == held and found.st_nlink == 1
+
+
+def _link(source: Path, target: Path, spare: Callable[[], Path]) -> Optional[Identity]:
     """Link and tell what was linked; None when the source is gone or is no regular file.
 
-    Raises NoLinks when this file system cannot."""
+    Raises NoLinks when this file system cannot; then what is at `target` is still there."""
     try:
-        target.unlink(missing_ok=True)
-        os.link(source, target, follow_symlinks=False)
+        _make_link(source, target, spare)
         found = target.lstat()
     except FileNotFoundError:
         return None
@@ -181,3 +197,14 @@ def _link(source: Path, target: Path) -> Optional[Identity]:
         target.unlink()
         return None
     return Identity.of(found)
+
+
+def _make_link(source: Path, target: Path, spare: Callable[[], Path]) -> None:
+    """By one rename where something is in the way: nothing of it goes before the link is made."""
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except FileExistsError:
+        between = spare()
+        os.link(source, between, follow_symlinks=False)
+        between.replace(target)
+        between.unlink(missing_ok=True)  # a rename onto the same inode does nothing

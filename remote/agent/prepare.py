@@ -6,8 +6,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Dict, List, Optional
 
+from remote.agent.aside import SUPERSEDED, set_aside
 from remote.agent.attempt import Attempt
-from remote.agent.candidates import FINAL, SUPERSEDED, Candidate, find, staged
+from remote.agent.candidates import FINAL, Candidate, find, staged
 from remote.agent.durable import fsync_folder, write_bytes, write_json
 from remote.agent.layouts import Layout, Pointer
 from remote.agent.layouts.model import ANY, FOLDER
@@ -47,16 +48,6 @@ def place(spec: Spec) -> None:
         if each.pointer and (spec.checkpoints / each.pointer.name).is_file():
             aside = _aside(spec, alone=False) / str(spec.attempt)
             set_aside(spec.checkpoints / each.pointer.name, aside)
-
-
-def set_aside(path: Path, folder: Path) -> None:
-    """Move `path` into `folder` under its name, or the first that is free after it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    target, count = folder / path.name, 1
-    while target.exists() or target.is_symlink():
-        count += 1
-        target = folder / ("%s~%d" % (path.name, count))
-    path.rename(target)
 
 
 def write_baseline(attempt: Attempt, spec: Spec) -> None:

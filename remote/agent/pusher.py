@@ -59,11 +59,11 @@ class Pusher:
         if now < self._next_look or not self._root.push.exists():
             return
         self._next_look = now + LOOK_S
-        self._tell_pushed()
         self._collect(now)
-        self._make_room()
+        self._give_up()
         if self._child is None and now >= self._next_start and self._waiting():
             self._start()
+        self._tell_pushed()
 
     def pulse(self) -> Optional[Dict[str, Any]]:
         """For the heartbeat: how many seals wait, and how many bytes this push has sent."""
@@ -80,8 +80,11 @@ class Pusher:
         self._child = None
 
     def _waiting(self) -> List[Path]:
-        found = sorted(self._root.seals.glob("*/manifest.json"))
-        return [each.parent for each in found if not is_settled(each.parent) and is_held(each)]
+        return [each for each in self._due() if is_held(each)]
+
+    def _due(self) -> List[Path]:
+        found = (each.parent for each in sorted(self._root.seals.glob("*/manifest.json")))
+        return [each for each in found if not is_settled(each)]
 
     def _start(self) -> None:
         record = read_json(self._root.push) or {}
@@ -119,9 +122,9 @@ class Pusher:
         self._next_start = self._clock() + self._wait_s
         self._wait_s = min(2 * self._wait_s, MAX_WAIT_S)
         if message != self._complained and self._complaints < MAX_COMPLAINTS:
+            self._facts.tell("push.failed", message=message[:500])
             self._complained = message
             self._complaints += 1
-            self._facts.tell("push.failed", message=message[:500])
 
     def _tell_pushed(self) -> None:
         """After the seal was told of, since nobody knows it before."""
@@ -136,15 +139,17 @@ class Pusher:
             record = read_json(path) or {}
             name, _, generation = path.parent.name.rpartition(".")
             what = {"name": name, "generation": int(generation)}
-            self._facts.tell("push.gave_up", **what, why=record.get("why"))
+            if self._facts.was_told("checkpoint.sealed", **what):
+                self._facts.tell("push.gave_up", **what, why=record.get("why"))
 
-    def _make_room(self) -> None:
+    def _give_up(self) -> None:
         """A server that is away must not fill the disk that the trainer needs: what the
-        controller holds is not kept for it any longer than there is room."""
-        if not self._root.seals.is_dir() or self._has_room(self._root.seals):
-            return
-        for folder in self._waiting():
-            if (folder / "acked").exists():
+        controller holds is not kept for it any longer than there is room. On a disk without any
+        it may be gone (`sealer.py`) before that can be written down."""
+        due = self._due()
+        has_room = not due or self._has_room(self._root.seals)
+        for folder in due:
+            if (folder / "acked").exists() and not (has_room and is_held(folder)):
                 why = "the disk is nearly full, and the controller holds it"
                 write_json(folder / "unpushed", {"v": PROTOCOL, "at": utc_now(), "why": why})
 
@@ -154,8 +159,8 @@ def is_settled(seal: Path) -> bool:
     return (seal / "pushed").exists() or (seal / "unpushed").exists()
 
 
-def is_held(manifest: Path) -> bool:
-    return (manifest.parent / "tree").is_dir()
+def is_held(seal: Path) -> bool:
+    return (seal / "tree").is_dir()
 
 
 def _environment() -> Dict[str, str]:

@@ -7,9 +7,9 @@ import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, List, Optional, Tuple, Union
 
-from remote.agent.durable import read_json
+from remote.agent.durable import fsync_folder, read_json
 from remote.agent.scan import Listing, from_json
 from remote.contract import ContractError, Manifest
 
@@ -27,16 +27,20 @@ class Seal:
 
     @staticmethod
     def load(folder: Path) -> Optional[Seal]:
-        """None for a seal that was never finished."""
-        record = read_json(folder / "seal.json")
+        """None for a seal that was never finished: its manifest is written last.
+
+        Raises ContractError for one that is finished and that this program cannot read. It may
+        be the only copy: nobody deletes it."""
         try:
             manifest = Manifest.decode((folder / "manifest.json").read_bytes())
-        except (FileNotFoundError, ContractError):
+        except (FileNotFoundError, NotADirectoryError):
             return None
-        if record is None:
-            return None
-        tree = {path: (int(each[0]), int(each[1])) for path, each in record["tree"].items()}
-        return Seal(folder, manifest, tree, from_json(record["known"]), record["max_steps"])
+        record = read_json(folder / "seal.json") or {}
+        try:
+            tree = {path: (int(each[0]), int(each[1])) for path, each in record["tree"].items()}
+            return Seal(folder, manifest, tree, from_json(record["known"]), record["max_steps"])
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+            raise ContractError("its seal.json is none") from error
 
     @property
     def name(self) -> str:
@@ -58,6 +62,14 @@ class Seal:
     @property
     def is_acked(self) -> bool:
         return (self.folder / "acked").exists()
+
+    def acknowledge(self) -> None:
+        """The controller holds it. One rename: on a full disk there is no room to write that
+        down, and what is acknowledged is what can be freed."""
+        with contextlib.suppress(FileNotFoundError):  # another connection said so before
+            (self.folder / "unacked").replace(self.folder / "acked")
+        (self.folder / "acked").touch()
+        fsync_folder(self.folder)
 
     def is_intact(self, path: str, found: os.stat_result) -> bool:
         return self.tree.get(path) == (found.st_size, found.st_mtime_ns)
@@ -93,11 +105,26 @@ class Seal:
 
 
 def load_seals(folder: Path) -> List[Seal]:
-    """All finished seals, oldest first."""
-    if not folder.is_dir():
-        return []
-    seals = [seal for seal in map(Seal.load, folder.iterdir()) if seal]
+    """All finished seals that can be read, oldest first."""
+    seals = [found for found in look_through(folder).values() if isinstance(found, Seal)]
     return sorted(seals, key=lambda seal: (seal.sealed_at, seal.name))
+
+
+def load_unreadable(folder: Path) -> Dict[Path, Exception]:
+    """All finished seals that cannot be read, and why."""
+    found = look_through(folder)
+    return {path: each for path, each in found.items() if isinstance(each, Exception)}
+
+
+def look_through(folder: Path) -> Dict[Path, Union[Seal, Exception, None]]:
+    """Whatever lies among the seals: a seal, why it cannot be read, or None for a beginning."""
+    found: Dict[Path, Union[Seal, Exception, None]] = {}
+    for path in folder.iterdir() if folder.is_dir() else ():
+        try:
+            found[path] = Seal.load(path)
+        except (ContractError, OSError) as error:
+            found[path] = error
+    return found
 
 
 def seal_folder(seals: Path, name: str, generation: int) -> Path:

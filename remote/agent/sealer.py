@@ -13,8 +13,8 @@ from remote.agent.hashing import be_nice, spare_cores
 from remote.agent.known import Known
 from remote.agent.paths import Root
 from remote.agent.private import make_private
-from remote.agent.pusher import is_settled
-from remote.agent.seal import Seal, load_seals
+from remote.agent.pusher import has_room, is_settled
+from remote.agent.seal import Seal, load_seals, load_unreadable, look_through
 from remote.agent.sealing import FINAL, Job, end_with, give_back, make_seal
 
 KEPT = 2
@@ -22,7 +22,8 @@ KEPT = 2
 
 class Sealer:
     """One thread asks. What earlier supervisors sealed is known from the start; what they left
-    unfinished goes back to its pin."""
+    unfinished goes back to its pin. What is finished and `unreadable` stays as it is: other bytes
+    under its name are another generation."""
 
     def __init__(self, root: Root, facts: Facts, known: Known) -> None:
         self._root = root
@@ -31,11 +32,15 @@ class Sealer:
         self._pool = ThreadPoolExecutor(1, "seal", initializer=be_nice)
         self._jobs: Dict[str, Tuple[Job, Future[Seal]]] = {}
         self._made_private: Set[Path] = set()
-        self._root = root
         _clean(root)
         self._seals = load_seals(root.seals)
         for seal in self._seals:
             self._remember(seal)
+        self.unreadable = {path.name: why for path, why in load_unreadable(root.seals).items()}
+        for place in self.unreadable:
+            name, _, generation = place.rpartition(".")
+            if generation.isdigit():
+                known.use(name, int(generation))
 
     @property
     def is_idle(self) -> bool:
@@ -86,22 +91,24 @@ class Sealer:
             self._facts.tell("checkpoint.sealed", **seal.fact())
 
     def tidy(self) -> None:
-        """Report what the trainer wrote into after it was sealed, and keep it from doing so
-        where that costs little while nothing waits to be sealed; forget what the controller
-        holds, but for the newest two, which a crash resumes from."""
+        """Forget what the controller holds, but for the newest two, which a crash resumes from.
+        Then report what the trainer wrote into after it was sealed, and keep it from doing so
+        where that costs little while nothing waits to be sealed. Raises OSError."""
         held = [seal for seal in self._seals if seal.is_held]
+        for seal in held[:-KEPT]:
+            if seal.is_acked and self._may_go(seal):
+                seal.forget()
         for seal in held:
             self._report_rewritten(seal)
             if seal.folder not in self._made_private and not self._jobs:
                 self._made_private.add(seal.folder)
                 self._pool.submit(make_private, seal)
-        for seal in held[:-KEPT]:
-            if seal.is_acked and self._may_go(seal):
-                seal.forget()
 
     def _may_go(self, seal: Seal) -> bool:
-        """Where seals are pushed to S3 as well, not before that was done or given up."""
-        return not self._root.push.exists() or is_settled(seal.folder)
+        """Where seals are pushed to S3 as well, not before that was done or given up, as long as
+        there is room."""
+        is_due = self._root.push.exists() and not is_settled(seal.folder)
+        return not is_due or not has_room(self._root.seals)
 
     def close(self) -> None:
         """Wait for what is under way."""
@@ -125,7 +132,7 @@ class Sealer:
 
 def _clean(root: Root) -> None:
     """What a killed supervisor was about to make, or to forget."""
-    for folder in root.seals.iterdir() if root.seals.is_dir() else ():
+    for folder, found in look_through(root.seals).items():
         shutil.rmtree(folder / "tree.gone", ignore_errors=True)
-        if Seal.load(folder) is None:
+        if found is None:
             give_back(folder, root.pins / folder.name)

@@ -68,14 +68,11 @@ def make_seal(job: Job, workers: int = 1) -> Seal:
     if sealed:
         return sealed
     give_back(folder, job.pin)
-    (folder / "tree").mkdir(parents=True)
-    room = _Room(folder, sum(identity.size for identity in job.files.values()))
-    with Hashers(workers) as hashers:
-        entries = _keep_all(job, folder / "tree", room, hashers)
-    for path in job.files:
-        place = folder / "tree" if path in job.copied else job.pin
-        _check(job, path, (place / path).lstat())
-    return _finish(folder, Manifest(tuple(entries), _meta(job)), job.max_steps, job.known)
+    try:
+        return _make(job, folder, workers)
+    except BaseException:
+        give_back(folder, job.pin)
+        raise
 
 
 def end_with(seal: Seal, seals: Path, generation: int) -> Seal:
@@ -104,6 +101,17 @@ def give_back(folder: Path, pin: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
+def _make(job: Job, folder: Path, workers: int) -> Seal:
+    (folder / "tree").mkdir(parents=True)
+    room = _Room(folder, sum(identity.size for identity in job.files.values()))
+    with Hashers(workers) as hashers:
+        entries = _keep_all(job, folder / "tree", room, hashers)
+    for path in job.files:
+        pinned, moved = job.pin / path, folder / "tree" / path
+        _check(job, path, (pinned if pinned.exists() else moved).lstat())
+    return _finish(folder, Manifest(tuple(entries), _meta(job)), job.max_steps, job.known)
+
+
 def _keep_all(job: Job, tree: Path, room: _Room, hashers: Hashers) -> List[FileEntry]:
     """The largest first, so that no worker is left with one at the end; told in order."""
     jobs: Dict[str, Future[FileEntry]] = {}
@@ -124,6 +132,7 @@ def _finish(folder: Path, manifest: Manifest, max_steps: Optional[int], known: L
         "tree": {path: [found.st_size, found.st_mtime_ns] for path, found in tree.items()},
         "known": to_json(known),
     }
+    (folder / "unacked").touch()
     write_json(folder / "seal.json", record)
     write_bytes(folder / "manifest.json", manifest.encode())
     return cast(Seal, Seal.load(folder))
@@ -179,10 +188,11 @@ def _keep(job: Job, tree: Path, path: str, room: _Room, hashers: Hashers) -> Fil
 def _place(
     job: Job, path: str, stream: BinaryIO, target: Path, room: _Room, hashers: Hashers
 ) -> FileEntry:
-    """A copy of ours is moved, so that it is on the disk once, whatever the file system can."""
+    """What has no name but ours, a copy or what the trainer has deleted, is moved, so that it is on
+    the disk once, whatever the file system can."""
     found = os.fstat(stream.fileno())
     executable = bool(found.st_mode & stat.S_IXUSR)
-    if path in job.copied:
+    if path in job.copied or found.st_nlink == 1:
         entry = hashers.entry(stream, path, found.st_size, executable)
         (job.pin / path).replace(target)
         return entry

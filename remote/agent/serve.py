@@ -8,20 +8,19 @@ import errno
 import fcntl
 import os
 import shutil
+import sys
 from typing import Any, BinaryIO, Callable, Dict, Optional, Tuple, Union
 
 from remote.agent import VERSION
-from remote.agent.durable import utc_now, write_json
 from remote.agent.heard import Heard
 from remote.agent.paths import Root
 from remote.agent.ranges import Ranges, Spoiled, check_parts
 from remote.agent.replies import Refusal
-from remote.agent.restore import restore
+from remote.agent.restore import Restores
 from remote.agent.seal import Seal, seal_folder
 from remote.agent.uploads import Uploads
 from remote.contract import (
     MAGIC,
-    PROTOCOL,
     ContractError,
     check_name,
     read_frame,
@@ -34,6 +33,14 @@ Reply = Tuple[Header, Union[bytes, Ranges]]
 PIPE_BYTES = 1024 * 1024
 _SET_PIPE_SIZE = 1031  # F_SETPIPE_SZ, which Python names from 3.10 on
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+def main(folder: str) -> int:
+    """`serve` by itself. It is begun for each connection, and most of the agent's code, which
+    takes longer to load than a round trip, is none of its business."""
+    root = Root.at(folder)
+    root.path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return serve(root, sys.stdin.buffer, sys.stdout.buffer)
 
 
 def serve(root: Root, reader: BinaryIO, writer: BinaryIO) -> int:
@@ -80,6 +87,7 @@ class Server:
     def __init__(self, root: Root) -> None:
         self._root = root
         self._uploads = Uploads(root)
+        self._restores = Restores(root)
         self._seals: Dict[Tuple[str, int], Seal] = {}
         self._ops: Dict[str, Callable[[Header, bytes], Reply]] = {
             "hello": self._hello,
@@ -123,14 +131,12 @@ class Server:
         return {}, Ranges(self._seal(header), check_parts(header["parts"]))
 
     def _ack(self, header: Header, payload: bytes) -> Reply:
-        seal = self._known_seal(header)
-        write_json(seal.folder / "acked", {"v": PROTOCOL, "at": utc_now()})
+        self._known_seal(header).acknowledge()
         return {}, b""
 
     def _restore(self, header: Header, payload: bytes) -> Reply:
         name, digest = check_name(_text(header["name"])), _text(header["digest"])
-        restore(self._root, name, digest, _text(header["dest"]))
-        return {"digest": digest}, b""
+        return self._restores.ask(name, digest, _text(header["dest"])), b""
 
     def _offer(self, header: Header, payload: bytes) -> Reply:
         dest, mode = _text(header["dest"]), _text(header["mode"])
@@ -153,11 +159,17 @@ class Server:
         key = check_name(_text(header["name"])), _number(header["generation"], 1)
         seal: Optional[Seal] = self._seals.get(key)
         if seal is None:
-            seal = Seal.load(seal_folder(self._root.seals, *key))
+            seal = self._load(*key)
         if seal is None:
             raise Refusal("not_found", "no checkpoint %s of generation %d is sealed here" % key)
         self._seals[key] = seal
         return seal
+
+    def _load(self, name: str, generation: int) -> Optional[Seal]:
+        try:
+            return Seal.load(seal_folder(self._root.seals, name, generation))
+        except ContractError as error:
+            raise Refusal("not_found", "%s cannot be read here: %s" % (name, error)) from error
 
 
 def _error(kind: str, error: object) -> Header:

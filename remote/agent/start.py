@@ -116,7 +116,7 @@ def _await_trainer(attempt: Attempt) -> Optional[Process]:
     """The trainer's process, None when it ended before it could be looked at."""
 
     def is_decided() -> bool:
-        over = (attempt.folder / "exit.json").exists()
+        over = attempt.recorded_rc is not None
         return over or attempt.trainer is not None or attempt.refusal is not None
 
     decided = _await(is_decided, TRAINER_TIMEOUT_S)

@@ -7,14 +7,13 @@ import fcntl
 import os
 import shutil
 import signal
-import sys
 import threading
 import time
-import traceback
 from typing import Any, Dict, Iterator, Optional
 
 from remote.agent import VERSION, prepare, tmux
 from remote.agent.attempt import Attempt
+from remote.agent.complaints import log_error
 from remote.agent.deadman import Deadman
 from remote.agent.durable import utc_now, write_json
 from remote.agent.facts import Facts
@@ -22,6 +21,7 @@ from remote.agent.keeper import Keeper
 from remote.agent.paths import Root
 from remote.agent.procs import Process
 from remote.agent.pusher import Pusher
+from remote.agent.slot import write_slot
 from remote.agent.spec import Spec
 from remote.agent.tail import last_step, log_tail
 from remote.contract import PROTOCOL, ContractError
@@ -70,7 +70,7 @@ class Supervisor:
                 try:
                     turn()
                 except Exception:  # whatever it is, the trainer and its checkpoints go on
-                    traceback.print_exc(file=sys.stderr)
+                    log_error()
                     end.wait(BEAT_S)
             took = time.monotonic() - began
             end.wait(max(self._interval() - took, took))
@@ -163,9 +163,11 @@ class Supervisor:
         if now - self._beat_at < BEAT_S:
             return
         self._beat_at = now
-        write_json(self._root.heartbeat, self._pulse(), durable=False)
-        if self._keeper:
-            self._keeper.tidy()
+        try:
+            if self._keeper:
+                self._keeper.tidy()  # first, for it frees what a full disk has to be freed of
+        finally:
+            write_slot(self._root.heartbeat, self._pulse())
 
     def _pulse(self) -> Dict[str, Any]:
         attempt, log = self._attempt, self._root.log

@@ -6,19 +6,22 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-import shutil
 import stat
 from pathlib import Path
-from typing import BinaryIO, Iterable, Optional, cast
+from typing import BinaryIO, Callable, Iterable, Optional, cast
 
-from remote.agent.candidates import SUPERSEDED
+from remote.agent.aside import SUPERSEDED, set_aside
 from remote.agent.durable import fsync_file, fsync_folder
 from remote.agent.paths import below_home
-from remote.agent.prepare import set_aside
 from remote.agent.replies import Refusal
 from remote.contract import FileEntry, Manifest
 
 BLOCK_BYTES = 1024 * 1024
+Moved = Callable[[int], None]
+
+
+def _untold(size: int) -> None:
+    """Nobody wants to know."""
 
 
 def resolve(dest: str) -> Path:
@@ -31,8 +34,9 @@ def resolve(dest: str) -> Path:
     return path
 
 
-def matches(path: Path, entry: FileEntry) -> bool:
-    """Whether a regular file of these bytes is at `path`."""
+def matches(path: Path, entry: FileEntry, moved: Moved = _untold) -> bool:
+    """Whether a regular file of these bytes is at `path`. `moved` is told the bytes of each block
+    that was read."""
     try:
         found = path.lstat()
         if not stat.S_ISREG(found.st_mode) or found.st_size != entry.size:
@@ -41,21 +45,24 @@ def matches(path: Path, entry: FileEntry) -> bool:
             whole = hashlib.sha256()
             for block in iter(lambda: stream.read(BLOCK_BYTES), b""):
                 whole.update(block)
+                moved(len(block))
             return whole.hexdigest() == entry.sha256
     except (FileNotFoundError, NotADirectoryError):
         return False
 
 
-def holds_exactly(folder: Path, manifest: Manifest) -> bool:
+def holds_exactly(folder: Path, manifest: Manifest, moved: Moved = _untold) -> bool:
     """Whether `folder` is this tree and nothing else."""
     if folder.is_symlink() or not folder.is_dir():
         return False
     names = {entry.path for entry in manifest.files}
     present = {path.relative_to(folder).as_posix() for path in _leaves(folder)}
-    return present == names and all(matches(folder / each.path, each) for each in manifest.files)
+    return present == names and all(
+        matches(folder / each.path, each, moved) for each in manifest.files
+    )
 
 
-def copy_verified(source: Path, target: Path, entry: FileEntry) -> None:
+def copy_verified(source: Path, target: Path, entry: FileEntry, moved: Moved = _untold) -> None:
     """Write a durable copy of `source` to `target`, new. Raises Refusal `changed` when the bytes
     are not those of `entry`."""
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -64,6 +71,7 @@ def copy_verified(source: Path, target: Path, entry: FileEntry) -> None:
         for block in iter(lambda: reader.read(BLOCK_BYTES), b""):
             whole.update(block)
             writer.write(block)
+            moved(len(block))
         writer.flush()
         os.fchmod(writer.fileno(), _mode(entry))
         os.fsync(writer.fileno())
@@ -103,11 +111,19 @@ def place_folder(staged: Path, dest: Path) -> None:
 
 
 def staging_beside(dest: Path, digest: str) -> Path:
-    """An empty folder on the file system of `dest`, under a name that no trainer looks for."""
+    """A folder on the file system of `dest`, under a name that no trainer looks for, with what a
+    killed process left in it. Only for who holds `Root.restore_lock`."""
     folder = dest.parent / (".gpujob-%s" % digest[:16])
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+def keep_only(folder: Path, manifest: Manifest) -> None:
+    """Delete what is none of these files."""
+    names = {entry.path for entry in manifest.files}
+    for path in list(_leaves(folder)):
+        if path.relative_to(folder).as_posix() not in names:
+            path.unlink()
 
 
 def check_inside(dest: Path, target: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Dict, List, Tuple
 
 from remote.agent.elsewhere import LEAST_BYTES, Elsewhere
+from remote.agent.locks import locked
 from remote.agent.paths import Root
 from remote.agent.ranges import Part
 from remote.agent.replies import Refusal
@@ -17,6 +18,7 @@ from remote.agent.staging import Range, Staging
 from remote.agent.trees import (
     check_inside,
     holds_exactly,
+    keep_only,
     matches,
     place_file,
     place_folder,
@@ -187,13 +189,17 @@ class Upload:
         sync_folders(self._dest, {(self._dest / entry.path).parent for entry in wanted})
 
     def _place_folder(self) -> None:
-        staged = staging_beside(self._dest, self._manifest.digest)
-        try:
-            for entry in self._manifest.files:
-                place_file(self.staging.tree / entry.path, staged, entry)
-            place_folder(staged, self._dest)
-        finally:
-            shutil.rmtree(staged, ignore_errors=True)
+        with locked(self._root.restore_lock) as mine:
+            if not mine:
+                raise Refusal("io", "another checkpoint is being put in its place here")
+            staged = staging_beside(self._dest, self._manifest.digest)
+            try:
+                for entry in self._manifest.files:
+                    place_file(self.staging.tree / entry.path, staged, entry)
+                keep_only(staged, self._manifest)
+                place_folder(staged, self._dest)
+            finally:
+                shutil.rmtree(staged, ignore_errors=True)
 
 
 def _size(entry: FileEntry, index: int) -> int:

@@ -435,7 +435,7 @@ def test_processes_that_race_for_the_client_key_agree(tmp_path: Path) -> None:
 
 def test_an_agent_command_is_quoted() -> None:
     command = agent_command(RUN, "start", "--instance", "a b")
-    assert command.startswith(f"'python3' '.gpujob/{RUN}/agent.pyz' 'start' '--root'")
+    assert command.startswith(f"'python3' '-I' '-S' '.gpujob/{RUN}/agent.pyz' 'start'")
     assert command.endswith("'--instance' 'a b'")
 
 

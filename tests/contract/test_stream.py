@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from kit.agent import Bend, Server, SocketLink, tree_manifest, write_tree
 
-from orchestrator.adapters.check import problems
+from orchestrator.adapters.check import contradictions, problems
 from orchestrator.adapters.partial import Journal
 from orchestrator.adapters.stream import FrameStream, Tuning
 from orchestrator.errors import GpujobError, IntegrityError, NotFound, Refused, Unreachable
@@ -232,17 +232,41 @@ def test_close_from_another_thread_ends_a_pull(
         stream.ack("checkpoint-10", 1)
 
 
-def test_a_manifest_whose_chunks_are_not_its_file_is_refused(
+def test_a_manifest_whose_whole_is_not_its_chunks_is_told_by_who_reads_in_order(
     server: Server, into: Path, open_stream: Callable[..., FrameStream]
 ) -> None:
-    """The digest that was sealed vouches for whole files, and chunks could say anything."""
+    """The digest vouches for the chunks, which are what a transfer verifies."""
     files = tuple(
         dataclasses.replace(each, sha256="0" * 64) if each.path == "model/weights" else each
         for each in server.manifest.files
     )
-    with pytest.raises(IntegrityError, match="model/weights"):
-        pull(open_stream(), into, Manifest(files))
-    assert not Journal(into).path.exists()
+    pull(open_stream(), into, Manifest(files))
+    assert problems(into, Manifest(files)) == []
+    (said,) = contradictions(into, Manifest(files))
+    assert said.startswith("model/weights: its manifest contradicts itself")
+    assert contradictions(into, server.manifest) == []
+
+
+def test_a_file_that_is_linked_from_an_earlier_checkpoint_is_hashed_once(
+    server: Server,
+    into: Path,
+    open_stream: Callable[..., FrameStream],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (into / "model").mkdir(parents=True)
+    os.link(tmp_path / "box" / "model" / "weights", into / "model" / "weights")
+    Journal(into).begin(server.manifest.digest, [("model/weights", at) for at in range(3)])
+    read, pread = list[int](), os.pread
+
+    def counted(file: int, length: int, offset: int) -> bytes:
+        read.append(len(data := pread(file, length, offset)))
+        return data
+
+    monkeypatch.setattr(os, "pread", counted)
+    pull(open_stream(), into, server.manifest)
+    assert {path for path, _ in server.reads}.isdisjoint({"model/weights"})
+    assert sum(read) == len(BIG)
 
 
 @pytest.mark.parametrize(
@@ -250,20 +274,24 @@ def test_a_manifest_whose_chunks_are_not_its_file_is_refused(
     [
         b"not json",
         b'{"v": 2, "digest": "", "files": []}',
-        b'{"v": 1, "digest": "", "files": []}',
+        b'{"v": 2, "digest": "", "files": []}',
         *(
             Manifest((FileEntry(path, 0, "0" * 64, ()),)).encode()
             for path in ("../x", "/etc/x", "a/../../b", "a//b", "a\\b", "a\nb", "x" * 256, "")
         ),
         Manifest((FileEntry("a", 2**63, "0" * 64, ()),)).encode(),
         Manifest((FileEntry("a", -1, "0" * 64, ()),)).encode(),
+        Manifest((FileEntry("a", 0, "0" * 64, ()),)).encode(),
+        Manifest((FileEntry("a", 1, "0" * 64, ("1" * 64,)),)).encode(),
+        b"[" * 100_000,
+        b'{"v": 2, "digest": "", "files": [{"path": "a", "size": 1e999}]}',
     ],
 )
 def test_a_hostile_manifest_is_refused(
     server: Server, open_stream: Callable[..., FrameStream], payload: bytes
 ) -> None:
     server.bend = lambda header, _: (header, payload)
-    with pytest.raises(Unreachable):
+    with pytest.raises(IntegrityError, match="unharmed"):
         open_stream().manifest("checkpoint-10", 1)
 
 

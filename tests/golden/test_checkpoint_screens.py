@@ -145,7 +145,7 @@ def test_red_flags_in_the_list_of_runs() -> None:
               "2026-01-01T05:30"),
         (("disk.eased", {"where": "here"}), "the disk here has room again"),
         (("requested.fetch", {"name": "checkpoint-10", "digest": "d"}),
-         "checkpoint-10 is asked for again: what is here is damaged"),
+         "checkpoint-10 is asked for again: it is not here as it was verified"),
         (("drain.begun", {"outcome": "FAILED", "reason": "over", "code": "budget",
                           "expected_s": 90.0, "until": "2026-01-02T10:00:00+00:00"}),
          "draining: over; what is missing takes about 1m30s, until 2026-01-02T10:00"),

@@ -28,8 +28,8 @@ def build_agent(target: Path) -> Path:
     """The archive as the controller makes it: `remote` without the trainer."""
     source, tree = Path(next(iter(remote.__path__))), target.with_suffix(".tree")
     (tree / "remote").mkdir(parents=True)
-    for name in ("__init__.py", "contract.py", "push.py", "pushing.py", "restoring.py", "s3.py"):
-        shutil.copy(source / name, tree / "remote" / name)
+    for path in source.glob("*.py"):
+        shutil.copy(path, tree / "remote")
     ignore = shutil.ignore_patterns("__pycache__")
     shutil.copytree(source / "agent", tree / "remote/agent", ignore=ignore)
     zipapp.create_archive(tree, target, main="remote.agent.__main__:main")

@@ -129,6 +129,11 @@ def mirrored(step: int, box: str = BOX, *, final: bool = False) -> Told:
     }
 
 
+def acked(step: int, box: str = BOX, *, final: bool = False) -> Told:
+    name = "final" if final else f"checkpoint-{step}"
+    return "checkpoint.acked", {"instance": box, "name": name, "generation": 1}
+
+
 def drain(state: str = "SUCCEEDED", code: str = "done") -> Told:
     return "drain.begun", {"outcome": state, "reason": "because", "code": code}
 

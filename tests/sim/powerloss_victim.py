@@ -72,10 +72,10 @@ def _bring(
     if mirror.holds(manifest.digest):
         return
     ledger.append(RUN, "checkpoint.sealed", _sealed(manifest), epoch=lease.epoch)
-    into = mirror.partial(name, 1, manifest)
-    stream.pull(name, 1, into, manifest, lambda _: None)
-    say(f"pulled {name}")
-    path = mirror.publish(name, 1, manifest)
+    with mirror.partial(manifest) as into:
+        stream.pull(name, 1, into, manifest, lambda _: None)
+        say(f"pulled {name}")
+        path = mirror.publish(name, 1, manifest)
     say(f"published {name}")
     told = {"instance": BOX, "name": name, "generation": 1}
     word = {**told, "digest": manifest.digest, "path": str(path)}

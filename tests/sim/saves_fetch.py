@@ -103,9 +103,9 @@ class Fetcher:
         name, generation = fact.data["name"], fact.data["generation"]
         try:
             manifest = self._stream.manifest(name, generation)
-            into = self._mirror.partial(name, generation, manifest)
-            self._stream.pull(name, generation, into, manifest, lambda _: None)
-            place = self._mirror.publish(name, generation, manifest)
+            with self._mirror.partial(manifest) as into:
+                self._stream.pull(name, generation, into, manifest, lambda _: None)
+                place = self._mirror.publish(name, generation, manifest)
             self._stream.ack(name, generation)
         except Exception as error:
             self.trouble.append(f"{name}.{generation} was not fetched: {error}")

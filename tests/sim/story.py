@@ -15,6 +15,7 @@ from orchestrator.core.offer import Need, Offer
 from orchestrator.core.plan import CheckpointPlan, Plan, ResumePlan
 from orchestrator.core.run import Event, Limits, Run
 from orchestrator.daemon import Scheduler
+from orchestrator.errors import LedgerError
 from orchestrator.flows.fleet import Fleet
 from orchestrator.flows.step import World as Ports
 from orchestrator.holder import Holder
@@ -25,6 +26,7 @@ from sim.world import (
     SimBoxes,
     SimMirror,
     SimProvider,
+    SimStore,
     SimTasks,
     World,
     checkpoint,
@@ -45,6 +47,7 @@ class CrashingLedger(SqliteLedger):
         self.writes = 0
         self.at: int | None = None
         self.after = False
+        self.trouble: Callable[[], bool] = lambda: False
 
     def append(
         self, run: str, kind: str, data: Mapping[str, Any], *, epoch: int | None = None
@@ -58,6 +61,8 @@ class CrashingLedger(SqliteLedger):
         self.writes += 1
         if self.writes == self.at and not self.after:
             raise Crash
+        if self.trouble():
+            raise LedgerError("database or disk is full")
         result = write()
         if self.writes == self.at:
             raise Crash
@@ -77,6 +82,7 @@ class Story:
         provider: Provider | None = None,
         plan: Plan | None = None,
         step_s: float = 0.5,
+        **more: Any,
     ) -> None:
         self.step_s = step_s
         self.world = world or World(seed)
@@ -86,8 +92,9 @@ class Story:
         (folder / "runs" / RUN).mkdir(parents=True)
         self.lives = 0
         ledger = self._ledger()
-        ledger.create(RUN, to_json(plan or make_plan()), planned(host_loss=host_loss)[1])
+        ledger.create(RUN, to_json(plan or make_plan()), planned(host_loss=host_loss, **more)[1])
         ledger.close()
+        self.is_full = False
 
     def run(
         self,
@@ -113,6 +120,22 @@ class Story:
                 return run
         raise AssertionError(f"not terminal after {limit_s} s: {run.state} {run.reason}")
 
+    def fill(self, *, is_full: bool) -> None:
+        """The disk that holds the state takes no line of a log, and no event while `is_full`."""
+        runs = self.folder / "runs" / RUN
+        if is_full:
+            (runs / ".room").mkdir(exist_ok=True)
+        elif (runs / ".room").is_dir():
+            (runs / ".room").rmdir()
+        for box in runs.glob(f"{RUN}-?"):
+            away = box.with_name(f"{box.name}.away")
+            if is_full and box.is_dir():
+                box.rename(away)
+                box.touch()
+            elif not is_full and box.is_file():
+                box.unlink()
+                away.rename(box)
+
     def events(self) -> list[Event]:
         return self._ledger().events(RUN)
 
@@ -125,6 +148,7 @@ class Story:
     def _live(
         self, ledger: CrashingLedger, meddle: Callable[[Story, Run], None], limit_s: float
     ) -> Run:
+        ledger.trouble = lambda: self.is_full
         tasks = SimTasks(self.world)
         scheduler = Scheduler(self._ports(ledger, tasks))
         while self.world.now_s < limit_s + 1767225600:
@@ -151,6 +175,7 @@ class Story:
             library=lambda: (Path("/lib"), Manifest(())),
             state=self.folder,
             deadlines=Deadlines(),
+            store=lambda place: SimStore(self.world),
         )
 
 

@@ -10,7 +10,8 @@ import base64
 import json
 import random
 import shlex
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -35,6 +36,7 @@ from orchestrator.ports import (
     CreateRequest,
     Endpoint,
     Listing,
+    Progress,
     ProviderInstance,
     SelfStop,
     Task,
@@ -147,13 +149,17 @@ class Box:
 
 @dataclass
 class Faults:
-    """What goes wrong, by name; each list is used up front to back."""
+    """What goes wrong, by name; each list is used up front to back, an exception stays."""
 
     create: list[ProviderError] = field(default_factory=list)
     lose_answer: int = 0
     hide_s: float = 0.0
     listing: int = 0
     crash_at_step: int | None = None
+    start: Exception | None = None
+    pull: Exception | None = None
+    ack: Exception | None = None
+    store: Exception | None = None
 
 
 class World:
@@ -167,6 +173,7 @@ class World:
         self.key_id = self.account = "0123456789ab"
         self.billing: list[tuple[str, float, float | None]] = []
         self.free_bytes = 10**12
+        self.volume: dict[tuple[str, int], Seal] | None = None
 
     @property
     def now_s(self) -> float:
@@ -211,6 +218,8 @@ class SimProvider:
             raise faults.create.pop(0)
         provider_id = f"p{len(self._world.boxes) + 1}"
         box = Box(request, provider_id, self._world.now_s)
+        if self._world.volume is not None:
+            box.seals = self._world.volume
         box.hidden_until_s, faults.hide_s = self._world.now_s + faults.hide_s, 0.0
         self._world.boxes[provider_id] = box
         if faults.lose_answer > 0:
@@ -328,6 +337,8 @@ class SimShell:
         return Completed(0, '{"v": 1}', "")
 
     def _start(self, box: Box, number: int) -> None:
+        if self._world.faults.start:
+            raise self._world.faults.start
         spec = json.loads(box.files[f".gpujob/{self._run}/attempts/{number}/spec.json"])
         source = spec["resume_step"] or 0
         if source:
@@ -356,7 +367,7 @@ class SimStream:
         self._world = world
         self._address = address
 
-    def manifest(self, name: str, generation: int) -> Manifest:
+    def manifest(self, name: str, generation: int, size_bytes: int = 0) -> Manifest:
         return self._seal(name, generation).manifest
 
     def pull(
@@ -368,9 +379,13 @@ class SimStream:
         progress: Callable[[int], None],
     ) -> None:
         assert self._seal(name, generation).manifest == manifest
+        if self._world.faults.pull:
+            raise self._world.faults.pull
         progress(manifest.size_bytes)
 
     def ack(self, name: str, generation: int) -> None:
+        if self._world.faults.ack:
+            raise self._world.faults.ack
         self._seal(name, generation).acked = True
 
     def push(
@@ -383,7 +398,7 @@ class SimStream:
     ) -> None:
         self._world.box(self._address).trees.add(dest)
 
-    def restore(self, name: str, digest: str, dest: str) -> None:
+    def restore(self, name: str, digest: str, dest: str, progress: Progress) -> None:
         box = self._world.box(self._address)
         for (known, _), seal in box.seals.items():
             if known == name and seal.manifest.digest == digest:
@@ -401,6 +416,35 @@ class SimStream:
         return seals[name, generation]
 
 
+class SimStore:
+    """The volume over S3: as long as nothing is wrong, what boxes sealed on it."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def manifest(self, base: str) -> Manifest:
+        name, _, generation = base.rpartition("/")[2].rpartition(".")
+        return self._seals()[name, int(generation)].manifest
+
+    def found(self, prefix: str) -> list[tuple[str, Manifest]]:
+        self._seals()
+        return []
+
+    def pull(
+        self, base: str, into: Path, manifest: Manifest, progress: Callable[[int], None]
+    ) -> None:
+        self._seals()
+        progress(manifest.size_bytes)
+
+    def close(self) -> None:
+        pass
+
+    def _seals(self) -> dict[tuple[str, int], Seal]:
+        if self._world.faults.store:
+            raise self._world.faults.store
+        return self._world.volume or {}
+
+
 class SimFollower:
     """Tells what there is and then loses its link, so that every look is a reconnect."""
 
@@ -416,7 +460,8 @@ class SimFollower:
             if end >= self._events:
                 yield {"file": "events", "end": end, "line": line}
         yield {"file": "log", "offset": 0, "data": base64.b64encode(b"hello\n").decode()}
-        pulse = {"v": 1, "free_bytes": self._world.free_bytes}
+        at = self._world.clock.now().isoformat()
+        pulse = {"v": 1, "at": at, "free_bytes": self._world.free_bytes}
         yield {"heartbeat": pulse, "agent_alive": True}
         raise Unreachable("the link broke")
 
@@ -509,26 +554,37 @@ class SimMirror:
         self.pruned: list[str] = []
 
     def holds(self, digest: str) -> Path | None:
-        if self.blocked and self.blocked.reason == "missing":
-            raise self.blocked
+        self._there()
         name = self.published.get(digest)
         return Path("/mirror") / name if name else None
 
     def manifest(self, digest: str) -> Manifest:
         return Manifest((FileEntry("weights", 1, digest, (digest,)),))
 
-    def partial(self, name: str, generation: int, manifest: Manifest | None = None) -> Path:
-        return Path("/mirror") / f"{name}.partial"
+    def digests(self) -> frozenset[str]:
+        self._there()
+        return frozenset(self.published)
+
+    @contextmanager
+    def partial(self, manifest: Manifest) -> Iterator[Path]:
+        yield Path("/mirror") / f"{manifest.digest}.partial"
+
+    def sweep(self, wanted: Collection[str]) -> None:
+        self._there()
 
     def publish(self, name: str, generation: int, manifest: Manifest) -> Path:
         self.room()
         self.published[manifest.digest] = name
         return Path("/mirror") / name
 
-    def room(self, name: str = "", generation: int = 0, size_bytes: int = 0) -> int:
+    def room(self, digest: str = "", size_bytes: int = 0) -> int:
         if self.blocked:
             raise self.blocked
         return self.free_bytes
+
+    def _there(self) -> None:
+        if self.blocked and self.blocked.reason == "missing":
+            raise self.blocked
 
     def prune(self, digest: str) -> None:
         if self.published.pop(digest, None):

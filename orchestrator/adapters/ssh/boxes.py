@@ -26,7 +26,7 @@ from orchestrator.adapters.ssh.openssh import (
     ssh_command,
 )
 from orchestrator.adapters.ssh.shell import FabricShell
-from orchestrator.adapters.stream import FrameStream, Pace
+from orchestrator.adapters.stream import FrameStream, Pace, Way
 from orchestrator.core.bandwidth import Transfer, rate_at
 from orchestrator.errors import HostKeyChanged
 from orchestrator.ports import Clock, Endpoint
@@ -43,6 +43,7 @@ class SshBoxes:
         self._key = ClientKey(state)
         self._clock = clock or SystemClock()
         self._paces: dict[str, Pace] = {}
+        self._ways: dict[tuple[str, str], Way] = {}
         self._lock = threading.Lock()
 
     def public_key(self) -> str:
@@ -73,7 +74,9 @@ class SshBoxes:
 
     def stream(self, endpoint: Endpoint, run: str, transfer: Transfer | None = None) -> FrameStream:
         pace = self._pace(run, transfer)
-        return FrameStream(lambda: self._agent(endpoint, run, "serve"), pace=pace)
+        with self._lock:
+            way = self._ways.setdefault((run, endpoint.instance), Way())
+        return FrameStream(lambda: self._agent(endpoint, run, "serve"), pace=pace, way=way)
 
     def follow(
         self, endpoint: Endpoint, run: str, *, events: int, log: int, metrics: int

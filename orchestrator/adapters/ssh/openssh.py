@@ -37,9 +37,11 @@ def agent_root(run: str) -> str:
 
 
 def agent_command(run: str, *words: str) -> str:
-    """The shell command that runs the agent's command `words[0]` with the other words."""
+    """The shell command that runs the agent's command `words[0]` with the other words, isolated
+    from the user's site packages."""
     root = agent_root(run)
-    return shell_words(["python3", f"{root}/agent.pyz", words[0], "--root", root, *words[1:]])
+    python = ["python3", "-I", "-S", f"{root}/agent.pyz"]
+    return shell_words([*python, words[0], "--root", root, *words[1:]])
 
 
 def check_endpoint(endpoint: Endpoint) -> Endpoint:

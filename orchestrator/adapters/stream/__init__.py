@@ -5,7 +5,8 @@ transfer, and a connection that breaks is replaced while the others go on.
 """
 
 from orchestrator.adapters.stream.pace import Pace
+from orchestrator.adapters.stream.pool import Way
 from orchestrator.adapters.stream.port import FrameStream
 from orchestrator.adapters.stream.tuning import Tuning
 
-__all__ = ["FrameStream", "Pace", "Tuning"]
+__all__ = ["FrameStream", "Pace", "Tuning", "Way"]

@@ -16,6 +16,7 @@ from orchestrator.adapters.frames import Frames, refusal
 from orchestrator.adapters.stream.growth import Growth
 from orchestrator.adapters.stream.meter import Meter
 from orchestrator.adapters.stream.pace import Pace
+from orchestrator.adapters.stream.pool import Pool, Way
 from orchestrator.adapters.stream.tuning import Tuning
 from orchestrator.adapters.stream.work import Work
 from orchestrator.errors import GpujobError, HostKeyChanged, Locked, Unreachable, Wiped
@@ -104,31 +105,32 @@ class Lane:
 
 
 class Crew:
-    """Runs `each` on every connection until `work` is done. `control` is the connection that
-    there is already; `connect` makes another one, which `release` is handed back to."""
+    """Runs `each` on every connection until `work` is done: first on the one for questions, then
+    on others of `pool`. `way` is what is known of the link, and is learned again."""
 
     def __init__(
         self,
         work: Work,
         each: Callable[[Lane], None],
         *,
-        control: Frames,
-        connect: Callable[[], Frames],
-        release: Callable[[Frames], None],
+        pool: Pool,
+        way: Way,
         tuning: Tuning,
         pace: Pace,
     ) -> None:
         self.tuning = tuning
         self.pace = pace
         self.growth = Growth(tuning)
-        if control.rtt_s < tuning.long_rtt_s:
-            self.growth.measured(control.rtt_s)
+        if pool.control.rtt_s < tuning.long_rtt_s:
+            self.growth.measured(pool.control.rtt_s)
+        elif (way.rtt_s or 0.0) >= tuning.long_rtt_s:
+            self.growth.measured(way.rtt_s or 0.0)
         self.is_over = False
         self._work = work
         self._each = each
-        self._control: Frames | None = control
-        self._connect = connect
-        self._release = release
+        self._control: Frames | None = pool.control
+        self._pool = pool
+        self._way = way
         self._lock = threading.Lock()
         self._lanes: dict[int, Lane] = {}
         self._error: BaseException | None = None
@@ -151,6 +153,7 @@ class Crew:
                 told()
         finally:
             self._dismiss()
+            self._way.rtt_s = self.growth.rtt_s
         if self._error is not None:
             raise self._error
 
@@ -181,15 +184,17 @@ class Crew:
         working = [lane for lane in lanes if not lane.is_retired]
         if len(working) > wanted:
             working[-1].is_retired = True
-        elif len(working) < wanted and self._may_start(now, is_first=not working):
-            self._start(now)
+        for more in range(len(working), wanted):
+            if self._may_start(now, is_first=more == 0):
+                self._start(now)
 
     def _may_start(self, now: float, *, is_first: bool) -> bool:
         spacing_s = self.tuning.spacing_s * random.uniform(0.75, 1.5)
-        return now >= self._not_before and (is_first or now >= self._started_at + spacing_s)
+        is_time = now >= self._started_at + spacing_s or self._pool.has_ahead
+        return now >= self._not_before and (is_first or is_time)
 
     def _start(self, now: float) -> None:
-        frames = self._control or self._connect()
+        frames = self._control or self._pool.take()
         lane = Lane(self._made, frames, self)
         self._control, self._started_at = None, now
         self._made += 1
@@ -216,7 +221,7 @@ class Crew:
             self._work.leave(lane.who)
             with self._lock:
                 self._lanes.pop(lane.who, None)
-            self._release(lane.frames)
+            self._pool.give_back(lane.frames)
 
     def _use(self, lane: Lane) -> None:
         if lane.is_over:

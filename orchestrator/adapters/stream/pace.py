@@ -16,30 +16,34 @@ RateAt = Callable[[], float | None]
 
 class Pace:
     """`rate_at` tells the cap of this moment in bytes a second: None for none, 0 for a pause. What
-    is spent may exceed what is there; the next has to wait until that is made good."""
+    is spent may exceed what is there; the next has to wait until that is made good. `time_s` is a
+    monotonic clock."""
 
-    def __init__(self, rate_at: RateAt = lambda: None) -> None:
+    def __init__(
+        self, rate_at: RateAt = lambda: None, time_s: Callable[[], float] = time.monotonic
+    ) -> None:
         self._rate_at = rate_at
+        self._time_s = time_s
         self._lock = threading.Lock()
         self._rate: float | None = None
         self._looked_at = -math.inf
-        self._filled_at = time.monotonic()
+        self._filled_at = time_s()
         self._there = 0.0
 
     @property
     def is_paused(self) -> bool:
         with self._lock:
-            return self._look(time.monotonic()) == 0
+            return self._look(self._time_s()) == 0
 
     def streams(self) -> int:
         """How many connections the cap is worth."""
         with self._lock:
-            rate = self._look(time.monotonic())
+            rate = self._look(self._time_s())
         return 1024 if rate is None else max(1, math.ceil(rate / STREAM_BYTES_S))
 
     def wait_s(self) -> float:
         """How long until more may be asked for; 0 is now."""
-        now = time.monotonic()
+        now = self._time_s()
         with self._lock:
             rate = self._look(now)
             if rate is None:

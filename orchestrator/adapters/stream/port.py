@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
 from orchestrator.adapters.durable import disk_room
-from orchestrator.adapters.frames import Frames
 from orchestrator.adapters.link import Link
 from orchestrator.adapters.partial import Chunk as Key
 from orchestrator.adapters.partial import Partial
 from orchestrator.adapters.stream.chunk import Chunk, Range
 from orchestrator.adapters.stream.crew import Crew, Lane
 from orchestrator.adapters.stream.pace import Pace
+from orchestrator.adapters.stream.pool import Pool, Way
 from orchestrator.adapters.stream.pull import SAFE, TRIES, Pull
 from orchestrator.adapters.stream.push import Push
 from orchestrator.adapters.stream.tuning import Tuning
-from orchestrator.adapters.stream.whole import Wholes
 from orchestrator.adapters.stream.work import Work
-from orchestrator.errors import IntegrityError
+from orchestrator.adapters.whole import Wholes
+from orchestrator.errors import IntegrityError, Unreachable
 from orchestrator.ports import Moved, Progress
-from remote.contract import CHUNK_BYTES, FileEntry, Manifest
+from remote.contract import CHUNK_BYTES, ContractError, FileEntry, Manifest, check_integer
 
-RESTORE_PATIENCE_S = 600.0  # a box without hard links copies
+RESTORE_WATCH_S = 15.0  # longer than the box takes to say how far it is
+RESTORE_PATIENCE_S = 600.0  # without a byte that moved
 _NO_PACE = Pace()
 _STANDARD = Tuning()
 
@@ -39,19 +39,28 @@ class FrameStream:
         *,
         pace: Pace = _NO_PACE,
         tuning: Tuning = _STANDARD,
+        way: Way | None = None,
     ) -> None:
-        self._connect = connect
         self._pace = pace
         self._tuning = tuning
-        self._control = Frames(connect)
-        self._lock = threading.Lock()
-        self._frames = {self._control}
-        self._is_closed = False
+        self._way = way or Way()
+        self._pool = Pool(connect)
+        self._control = self._pool.control
 
-    def manifest(self, name: str, generation: int) -> Manifest:
+    def manifest(self, name: str, generation: int, size_bytes: int = 0) -> Manifest:
+        """`size_bytes` is how large the checkpoint is, for what comes next."""
+        self._expect(size_bytes)
         request = {"op": "manifest", "name": name, "generation": generation}
-        with self._control.working(), self._control.mapped():
-            return Manifest.decode(self._control.ask(request)[1])
+        with self._control.working():
+            data = self._control.ask(request)[1]
+        try:
+            return Manifest.decode(data)
+        except ContractError as error:
+            raise IntegrityError(
+                f"The manifest of {name} on the box is none: {error}. What is published here is "
+                "unharmed.",
+                hint="gpujob teardown ends the run; its later checkpoints may be intact",
+            ) from error
 
     def pull(
         self, name: str, generation: int, into: Path, manifest: Manifest, progress: Progress
@@ -66,7 +75,7 @@ class FrameStream:
             held = partial.resume()
             missing = [key for key in _keys(manifest.files) if key not in held]
             work = self._work(manifest, missing, partial.received)
-            with Wholes(partial, held) as wholes:
+            with Wholes(partial, held, safe=SAFE) as wholes:
                 wholes.begin()
                 pull = Pull(
                     name,
@@ -78,6 +87,7 @@ class FrameStream:
                 )
                 crew = self._crew(work, pull.run)
                 self._run(crew, work, manifest.size_bytes, progress, failed=wholes.failed)
+                self._pool.forget_ahead()
                 wholes.finish()
             partial.finish()
 
@@ -108,17 +118,30 @@ class FrameStream:
             hint="gpujob teardown, then launch again",
         )
 
-    def restore(self, name: str, digest: str, dest: str) -> None:
+    def restore(self, name: str, digest: str, dest: str, progress: Progress) -> None:
         request = {"op": "restore", "name": name, "digest": digest, "dest": dest}
+        most, moved_at = -1, time.monotonic()
         with self._control.working():
-            self._control.ask(request, patience_s=RESTORE_PATIENCE_S)
+            while "digest" not in (
+                reply := self._control.ask(request, patience_s=RESTORE_WATCH_S)[0]
+            ):
+                with self._control.mapped():
+                    done = check_integer(reply.get("restored_bytes"))
+                if done > most:
+                    most, moved_at = done, time.monotonic()
+                elif time.monotonic() - moved_at > RESTORE_PATIENCE_S:
+                    raise Unreachable(f"{name} stands still on its way into place on the box.")
+                progress(done)
 
     def close(self) -> None:
-        with self._lock:
-            self._is_closed = True
-            frames = list(self._frames)
-        for each in frames:
-            each.close()
+        self._pool.close()
+
+    def _expect(self, size_bytes: int) -> None:
+        """Over a way that is known to be long, make the connections of a large transfer now."""
+        if (self._way.rtt_s or 0.0) >= self._tuning.long_rtt_s:
+            worth = 1 + size_bytes // self._tuning.long_share_bytes
+            count = min(self._tuning.most_streams, self._pace.streams(), worth) - 1
+            self._pool.make_ahead(count, spacing_s=self._tuning.spacing_s)
 
     def _work(
         self, manifest: Manifest, missing: Sequence[Key], received: Mapping[Key, Sequence[Range]]
@@ -132,9 +155,8 @@ class FrameStream:
         return Crew(
             work,
             run,
-            control=self._control,
-            connect=self._another,
-            release=self._give_back,
+            pool=self._pool,
+            way=self._way,
             tuning=self._tuning,
             pace=self._pace,
         )
@@ -168,22 +190,6 @@ class FrameStream:
         if not work.is_done:
             crew.run(told)
             tell()
-
-    def _another(self) -> Frames:
-        frames = Frames(self._connect)
-        with self._lock:
-            self._frames.add(frames)
-            is_closed = self._is_closed
-        if is_closed:
-            frames.close()
-        return frames
-
-    def _give_back(self, frames: Frames) -> None:
-        """Only the connection for questions stays open when a transfer ends."""
-        if frames is not self._control:
-            frames.close()
-            with self._lock:
-                self._frames.discard(frames)
 
 
 def _keys(files: Iterable[FileEntry]) -> Iterator[Key]:

@@ -9,8 +9,8 @@ from orchestrator.adapters.partial import Partial
 from orchestrator.adapters.stream.chunk import Chunk, Part
 from orchestrator.adapters.stream.crew import Lane
 from orchestrator.adapters.stream.tuning import Tuning
-from orchestrator.adapters.stream.whole import Wholes
 from orchestrator.adapters.stream.work import Work
+from orchestrator.adapters.whole import Wholes
 from orchestrator.errors import IntegrityError
 from remote.contract import ContractError
 
@@ -58,7 +58,7 @@ class Pull:
 
         if chunk.is_right(read, self._tuning.block_bytes):
             self._partial.journal.add((chunk.entry.path, chunk.index))
-            self._wholes.grew(chunk)
+            self._wholes.grew(chunk.entry)
             self._work.done(chunk)
             return
         self._work.again(chunk)

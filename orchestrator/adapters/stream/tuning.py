@@ -38,5 +38,5 @@ class Tuning:
     retry_s: float = 0.25
     retry_most_s: float = 8.0
     fruitless: int = 4
-    report_s: float = 0.1
+    report_s: float = 0.25
     late_s: float = 0.25

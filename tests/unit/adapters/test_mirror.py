@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import random
+import socket
 import stat
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,14 @@ from orchestrator.adapters.partial import Journal
 from orchestrator.adapters.published import Held, held, verify
 from orchestrator.adapters.stamp import Stamp, check_stamp, set_stamp
 from orchestrator.adapters.stream import FrameStream
-from orchestrator.errors import BadJobFile, GpujobError, IntegrityError, NotFound
+from orchestrator.errors import (
+    BadJobFile,
+    GpujobError,
+    IntegrityError,
+    NotFound,
+    StorageBlocked,
+    Transient,
+)
 from remote.contract import CHUNK_BYTES, Manifest
 
 RUN, LEDGER = "demo-1", "0a1b2c3d"
@@ -44,17 +52,21 @@ def sealed(tmp_path: Path, name: str = "box", **files: bytes) -> Server:
     return Server(tree, write_tree(tree, **files), tmp_path / "inbox")
 
 
-def fill(mirror: FolderMirror, server: Server, generation: int = 1, *, link: bool = False) -> None:
-    manifest = server.manifest
-    partial = mirror.partial("checkpoint-10", generation, manifest if link else None)
+def fill(mirror: FolderMirror, server: Server) -> Path:
+    """As a transfer does that is killed before it has published."""
     stream = FrameStream(lambda: SocketLink(server, 10.0))
-    stream.pull("checkpoint-10", generation, partial, manifest, lambda _: None)
+    with mirror.partial(server.manifest) as partial:
+        stream.pull("checkpoint-10", 1, partial, server.manifest, lambda _: None)
     stream.close()
+    return partial
 
 
 def fetch(mirror: FolderMirror, server: Server, generation: int = 1) -> Path:
-    fill(mirror, server, generation)
-    return mirror.publish("checkpoint-10", generation, server.manifest)
+    stream = FrameStream(lambda: SocketLink(server, 10.0))
+    with mirror.partial(server.manifest) as partial:
+        stream.pull("checkpoint-10", generation, partial, server.manifest, lambda _: None)
+        stream.close()
+        return mirror.publish("checkpoint-10", generation, server.manifest)
 
 
 def names(folder: Path) -> set[str]:
@@ -125,8 +137,7 @@ def test_a_partial_that_is_not_complete_is_not_published(
     server = sealed(tmp_path)
     with pytest.raises(IntegrityError, match="nothing was published"):
         mirror.publish("checkpoint-10", 1, server.manifest)
-    fill(mirror, server)
-    journal = Journal(mirror.partial("checkpoint-10", 1))
+    journal = Journal(fill(mirror, server))
     lines = journal.path.read_bytes().splitlines(keepends=True)
     journal.path.write_bytes(b"".join(lines[:-1]))
     with pytest.raises(IntegrityError, match="nothing was published"):
@@ -134,15 +145,83 @@ def test_a_partial_that_is_not_complete_is_not_published(
     assert names(folder) == set()
 
 
-def test_a_stranger_in_the_partial_is_not_published(
+def test_strangers_in_the_partial_are_not_published_and_hold_nothing_up(
+    mirror: FolderMirror, tmp_path: Path
+) -> None:
+    """As a network file system leaves them, or a program that copies folders."""
+    server = sealed(tmp_path)
+    partial = fill(mirror, server)
+    (partial / "sub" / "extra").symlink_to("/etc/passwd")
+    (partial / ".nfs0001").write_bytes(b"n")
+    (partial / ".sync" / "deep").mkdir(parents=True)
+    place = mirror.publish("checkpoint-10", 1, server.manifest)
+    assert problems(place, server.manifest) == []
+    assert sorted(path.name for path in place.rglob("*")) == ["state", "sub", "weights"]
+
+
+def test_a_partial_that_lost_a_file_is_not_published(
     mirror: FolderMirror, folder: Path, tmp_path: Path
 ) -> None:
     server = sealed(tmp_path)
-    fill(mirror, server)
-    (mirror.partial("checkpoint-10", 1) / "sub" / "extra").symlink_to("/etc/passwd")
-    with pytest.raises(IntegrityError, match="sub/extra"):
+    partial = fill(mirror, server)
+    (partial / "sub" / "state").unlink()
+    (partial / "sub" / "state").mkdir()
+    with pytest.raises(IntegrityError, match="nothing was published"):
         mirror.publish("checkpoint-10", 1, server.manifest)
     assert names(folder) == set()
+    assert problems(fetch(mirror, server), server.manifest) == []
+
+
+def test_what_lies_beside_a_published_tree_takes_nothing_from_it(
+    mirror: FolderMirror, tmp_path: Path
+) -> None:
+    """A desktop's own file in the folder is no reason to fetch the checkpoint again."""
+    server = sealed(tmp_path)
+    place = fetch(mirror, server)
+    (place / ".DS_Store").write_bytes(b"x")
+    again = FolderMirror(mirror.folder, RUN, LEDGER)
+    assert again.holds(server.manifest.digest) == place
+    assert fetch(mirror, server, generation=2) == place
+
+
+def test_trees_of_one_name_never_meet_in_one_folder(mirror: FolderMirror, tmp_path: Path) -> None:
+    """Generations count anew on each box: last.ckpt of a lost one, from S3, and of the next."""
+    first, second = (
+        sealed(tmp_path, weights=b"1" * 5000),
+        sealed(tmp_path, "b", weights=b"2" * 5000),
+    )
+    with mirror.partial(first.manifest) as mine, mirror.partial(second.manifest) as other:
+        assert mine != other
+        for server, into in ((first, mine), (second, other)):
+            stream = FrameStream(lambda server=server: SocketLink(server, 10.0))  # type: ignore[misc]
+            stream.pull("last", 1, into, server.manifest, lambda _: None)
+            stream.close()
+        places = [mirror.publish("last", 1, each.manifest) for each in (second, first)]
+    assert [each.name for each in places] == ["last", "last~1"]
+    for place, server in zip(places, (second, first), strict=True):
+        assert problems(place, server.manifest) == []
+        assert mirror.holds(server.manifest.digest) == place
+
+
+def test_one_tree_is_filled_by_one_transfer_at_a_time(mirror: FolderMirror, tmp_path: Path) -> None:
+    server = sealed(tmp_path)
+    another = FolderMirror(mirror.folder, RUN, LEDGER)
+    with mirror.partial(server.manifest):
+        with pytest.raises(Transient, match="under way"), another.partial(server.manifest):
+            pass
+        another.sweep(())
+    assert fetch(another, server).name == "checkpoint-10"
+
+
+def test_what_nobody_fetches_any_more_is_swept_away(
+    mirror: FolderMirror, folder: Path, tmp_path: Path
+) -> None:
+    wanted, other = sealed(tmp_path), sealed(tmp_path, "box2", weights=b"2")
+    kept, left = fill(mirror, wanted), fill(mirror, other)
+    mirror.sweep({wanted.manifest.digest})
+    assert (kept.exists(), left.exists()) == (True, False)
+    fetch(mirror, wanted)
+    assert list((folder / ".gpujob" / "incoming").iterdir()) == []
 
 
 def damage(place: Path) -> None:
@@ -207,8 +286,7 @@ def test_an_unchanged_file_is_linked_and_not_fetched(
     first = sealed(tmp_path, base=b"b" * 9000, adapter=b"1", empty=b"")
     second = sealed(tmp_path, "box2", base=b"b" * 9000, adapter=b"2", empty=b"")
     fetch(mirror, first)
-    fill(mirror, second, 2, link=True)
-    place = mirror.publish("checkpoint-10", 2, second.manifest)
+    place = fetch(mirror, second, generation=2)
     assert second.reads == [("adapter", 0)]
     assert (place / "base").samefile(folder / "checkpoint-10" / "base")
     assert problems(place, second.manifest) == []
@@ -230,8 +308,7 @@ def test_a_checkpoint_that_shares_its_larger_part_moves_the_rest_alone(
 
     fetch(mirror, first)
     second.bend = count
-    fill(mirror, second, 2, link=True)
-    place = mirror.publish("checkpoint-10", 2, second.manifest)
+    place = fetch(mirror, second, generation=2)
     assert problems(place, second.manifest) == []
     assert sum(sent) <= 0.45 * second.manifest.size_bytes
     on_disk = {
@@ -246,7 +323,7 @@ def test_what_was_just_published_is_not_read_again_and_what_changed_is(
     server = sealed(tmp_path)
     place, digest = fetch(mirror, server), server.manifest.digest
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("orchestrator.adapters.mirror.problems", _no_reading)
+        patched.setattr("orchestrator.adapters.mirror.is_whole", _no_reading)
         assert mirror.holds(digest) == place
         anew = FolderMirror(mirror.folder, RUN, LEDGER)
         with pytest.raises(AssertionError, match="read"):
@@ -266,8 +343,7 @@ def test_a_damaged_file_is_not_linked_on(
     second = sealed(tmp_path, "box2", weights=b"b" * 9000, adapter=b"2")
     damage(fetch(mirror, first))
     before = (folder / "checkpoint-10" / "weights").read_bytes()
-    fill(mirror, second, 2, link=True)
-    place = mirror.publish("checkpoint-10", 2, second.manifest)
+    place = fetch(mirror, second, generation=2)
     assert problems(place, second.manifest) == []
     assert (folder / "checkpoint-10" / "weights").read_bytes() == before
 
@@ -276,13 +352,12 @@ def test_another_run_s_folder_is_refused(
     mirror: FolderMirror, folder: Path, tmp_path: Path
 ) -> None:
     check_stamp(tmp_path / "of-no-run")
-    mirror.partial("checkpoint-10", 1)
     check_stamp(folder, RUN)
     for run in (None, "demo-2"):
         with pytest.raises(BadJobFile, match=f"run {RUN}"):
             check_stamp(folder, run)
     with pytest.raises(BadJobFile):
-        FolderMirror(folder, "demo-2", LEDGER).partial("checkpoint-10", 1)
+        FolderMirror(folder, "demo-2", LEDGER).room()
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"run": 1}'])
@@ -294,9 +369,11 @@ def test_a_stamp_that_cannot_be_read_is_refused(folder: Path, text: str) -> None
 
 
 @pytest.mark.parametrize("name", ["../x", "a/b", "", ".hidden", "x\n"])
-def test_a_hostile_name_becomes_no_path(mirror: FolderMirror, name: str) -> None:
+def test_a_hostile_name_becomes_no_path(mirror: FolderMirror, tmp_path: Path, name: str) -> None:
+    server = sealed(tmp_path)
+    fill(mirror, server)
     with pytest.raises(ValueError, match="not a checkpoint name"):
-        mirror.partial(name, 1)
+        mirror.publish(name, 1, server.manifest)
 
 
 def test_a_copy_is_verified_writable_and_repeatable(
@@ -323,6 +400,20 @@ def test_a_damaged_checkpoint_is_not_copied_out(mirror: FolderMirror, tmp_path: 
     with pytest.raises(IntegrityError, match="damaged"):
         copy_out(Held(place, server.manifest), tmp_path / "out" / "best")
     assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_mirror_that_cannot_be_read_is_what_a_copy_blames(
+    mirror: FolderMirror, tmp_path: Path
+) -> None:
+    server = sealed(tmp_path)
+    place = fetch(mirror, server)
+    (place / "weights").unlink()
+    with socket.socket(socket.AF_UNIX) as unreadable:  # to open it fails as a bad disk does
+        unreadable.bind(str(place / "weights"))
+    with pytest.raises(StorageBlocked) as caught:
+        copy_out(Held(place, server.manifest), tmp_path / "out" / "best")
+    assert (caught.value.reason, str(mirror.folder) in caught.value.message) == ("failing", True)
+    assert str(tmp_path / "out") not in caught.value.message
 
 
 def test_a_copy_that_was_cut_off_goes_on_with_what_it_has(

@@ -57,13 +57,13 @@ def box(tmp_path: Path, name: str = "box", **files: bytes) -> Server:
 
 
 def fetch(mirror: FolderMirror, server: Server, name: str = "checkpoint-10") -> Path:
-    partial = mirror.partial(name, 1, server.manifest)
     stream = FrameStream(lambda: SocketLink(server, 10.0))
     try:
-        stream.pull(name, 1, partial, server.manifest, lambda _: None)
+        with mirror.partial(server.manifest) as partial:
+            stream.pull(name, 1, partial, server.manifest, lambda _: None)
+            return mirror.publish(name, 1, server.manifest)
     finally:
         stream.close()
-    return mirror.publish(name, 1, server.manifest)
 
 
 @pytest.fixture
@@ -92,10 +92,10 @@ def test_a_full_disk_blocks_and_goes_on_when_there_is_room(
             fetch(mirror, server)
     assert (caught.value.reason, server.reads) == ("full", []), "seen before a byte was moved"
     with pytest.raises(StorageBlocked, match="is full"):
-        mirror.room("checkpoint-10", 1, server.manifest.size_bytes)
+        mirror.room(server.manifest.digest, server.manifest.size_bytes)
     assert mirror.room() < 6 * MIB
     (small_disk / "other").unlink()
-    assert mirror.room("checkpoint-10", 1, server.manifest.size_bytes) > 6 * MIB
+    assert mirror.room(server.manifest.digest, server.manifest.size_bytes) > 6 * MIB
     assert problems(fetch(mirror, server), server.manifest) == []
 
 
@@ -105,10 +105,9 @@ def test_a_disk_that_fills_up_midway_keeps_what_came(small_disk: Path, tmp_path:
     set_stamp(folder, STAMP)
     server = box(tmp_path, a=os.urandom(4 * MIB), b=os.urandom(4 * MIB))
     mirror = mirror_of(folder)
-    partial = mirror.partial("checkpoint-10", 1, server.manifest)
-    (small_disk / "other").write_bytes(bytes(6 * MIB))
     stream = FrameStream(lambda: SocketLink(server, 10.0))
-    with pytest.raises(StorageBlocked) as caught:
+    with pytest.raises(StorageBlocked) as caught, mirror.partial(server.manifest) as partial:
+        (small_disk / "other").write_bytes(bytes(6 * MIB))
         stream.pull("checkpoint-10", 1, partial, server.manifest, lambda _: None)
     stream.close()
     assert caught.value.reason == "full"
@@ -121,12 +120,8 @@ def test_a_disk_that_fills_up_midway_keeps_what_came(small_disk: Path, tmp_path:
         return header, payload
 
     server.bend = count
-    partial = mirror.partial("checkpoint-10", 1, server.manifest)
-    stream = FrameStream(lambda: SocketLink(server, 10.0))
-    stream.pull("checkpoint-10", 1, partial, server.manifest, lambda _: None)
-    stream.close()
+    place = fetch(mirror, server)
     assert sum(sent) <= 4 * MIB, "what was verified is not fetched again"
-    place = mirror.publish("checkpoint-10", 1, server.manifest)
     assert problems(place, server.manifest) == []
 
 
@@ -157,7 +152,7 @@ def test_a_disk_that_is_not_mounted_is_no_loss(small_disk: Path, tmp_path: Path)
     try:
         digest = server.manifest.digest
         for act in (lambda: mirror.holds(digest), lambda: mirror.prune(digest), mirror.room,
-                    lambda: mirror.partial("checkpoint-20", 1, server.manifest)):  # fmt: skip
+                    lambda: fetch(mirror, server, "checkpoint-20")):  # fmt: skip
             with pytest.raises(StorageBlocked, match="may not be mounted") as caught:
                 act()
             assert caught.value.reason == "missing"
@@ -203,11 +198,11 @@ def test_room_is_needed_for_what_is_not_here_yet_and_some_is_spared(
     fetch(mirror, server)
     after = box(tmp_path, "later", a=b"a" * 300_000, b=b"c" * 300_000)
     tight = mirror_of(folder, Told(2**30 + 310_000))
-    partial = tight.partial("checkpoint-20", 1, after.manifest)
-    assert (partial / "a").samefile(folder / "checkpoint-10" / "a")
+    with tight.partial(after.manifest) as partial:
+        assert (partial / "a").samefile(folder / "checkpoint-10" / "a")
     for free in (2**30 + 250_000, 0):
         with pytest.raises(StorageBlocked):
-            mirror_of(folder, Told(free)).partial("checkpoint-20", 1, after.manifest)
+            fetch(mirror_of(folder, Told(free)), after, "checkpoint-20")
     assert Space(100, 1000).usable_bytes == 80
     assert Space(10, 1000).usable_bytes == 0
     assert Space(2**40, 2**42).usable_bytes == 2**40 - 2**30

@@ -42,10 +42,10 @@ def publish(mirror: FolderMirror, place: Path, step: int) -> str:
     server = Server(tree, write_tree(tree, **files), place / "inbox")
     name = f"checkpoint-{step}"
     stream = FrameStream(lambda: SocketLink(server, 10.0))
-    partial = mirror.partial(name, 1, server.manifest)
-    stream.pull(name, 1, partial, server.manifest, lambda _: None)
-    stream.close()
-    mirror.publish(name, 1, server.manifest)
+    with mirror.partial(server.manifest) as partial:
+        stream.pull(name, 1, partial, server.manifest, lambda _: None)
+        stream.close()
+        mirror.publish(name, 1, server.manifest)
     return server.manifest.digest
 
 

@@ -64,9 +64,9 @@ def mirror(tmp_path: Path) -> FolderMirror:
 
 def pull(store: S3Store, base: str, tmp_path: Path) -> Path:
     manifest = store.manifest(base)
-    into = mirror(tmp_path).partial("checkpoint-10", 1, manifest)
-    store.pull(base, into, manifest, lambda size: None)
-    return mirror(tmp_path).publish("checkpoint-10", 1, manifest)
+    with mirror(tmp_path).partial(manifest) as into:
+        store.pull(base, into, manifest, lambda size: None)
+        return mirror(tmp_path).publish("checkpoint-10", 1, manifest)
 
 
 def same(folder: Path, other: Path) -> bool:
@@ -86,7 +86,8 @@ def test_what_is_here_is_not_fetched_again(
 ) -> None:
     """It breaks after the small files; the second try asks for the large one alone."""
     manifest = put(url, base, source)
-    into = mirror(tmp_path).partial("checkpoint-10", 1, manifest)
+    with mirror(tmp_path).partial(manifest) as into:
+        pass
 
     def no_weights(method: str, path: str) -> str | None:
         return "403" if path.endswith("weights") else None
@@ -142,7 +143,7 @@ def test_an_object_of_another_length_is_refused(
         (None, NotFound),
         (b"", IntegrityError),
         (b'{"v": 99}', IntegrityError),
-        (b'{"v": 1, "digest": "x", "files": [{"path": "../evil", "size": 1}]}', IntegrityError),
+        (b'{"v": 2, "digest": "x", "files": [{"path": "../evil", "size": 1}]}', IntegrityError),
     ],
     ids=["none", "empty", "version", "hostile"],
 )

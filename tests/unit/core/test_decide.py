@@ -21,6 +21,7 @@ from kit.history import (
     TEARDOWN,
     TRAINING,
     Told,
+    acked,
     at,
     attempt,
     created,
@@ -339,7 +340,30 @@ CASES: dict[str, tuple[tuple[Told, ...], Seen, Action | type[Action]]] = {
     ),
     "draining waits for what is not here": ((*ENDED, drain()), PRESENT, Wait),
     "everything here ends the drain": (
-        (*ENDED, mirrored(60), mirrored(60, final=True), drain()),
+        (*ENDED, mirrored(60), acked(60), mirrored(60, final=True), acked(60, final=True),
+         drain()),
+        PRESENT,
+        Drained(()),
+    ),
+    "what its box was not told of is looked at before the drain ends": (
+        (*ENDED, mirrored(60), mirrored(60, final=True), acked(60, final=True), drain()),
+        PRESENT,
+        Wait,
+    ),
+    "a drain before a restart waits for what the crash left": (
+        (*TRAINING, sealed(10), exited(rc=1, why="crash"), settled(), attempt(2, resume=10),
+         drain("FAILED", "config")),
+        PRESENT,
+        Wait,
+    ),
+    "a drain before a restart ends when that is here": (
+        (*TRAINING, sealed(10), exited(rc=1, why="crash"), settled(), attempt(2, resume=10),
+         mirrored(10), acked(10), drain("FAILED", "config")),
+        PRESENT,
+        Drained(()),
+    ),
+    "a drain before the first start has nothing to wait for": (
+        (*BOOTED, prepared(), attempt(), drain("CANCELLED", "asked")),
         PRESENT,
         Drained(()),
     ),
@@ -520,6 +544,58 @@ def test_a_start_is_late_only_when_nothing_moves(
         busy=frozenset({"start:1"}), moving_at=moving_at, watching_since=watching_since
     )
     assert isinstance(choose(run, OFFERS, observation, at(3500)), expected)
+
+
+@pytest.mark.parametrize(
+    ("reason", "hours", "expected"),
+    [
+        ("missing", 23, Wait),
+        ("failing", 23, Wait),
+        ("missing", 25, Resume),
+        ("full", 1, Resume),
+        ("read-only", 1, Resume),
+    ],
+)
+def test_a_pause_holds_a_start_up_for_a_day_when_nothing_can_be_read_here(
+    reason: str, hours: float, expected: type[Action]
+) -> None:
+    paused: Told = ("mirror.paused", {"reason": reason, "message": "no"})
+    run = run_of(*BOOTED, prepared(), attempt(resume=10), paused)
+    observation = seen(busy=frozenset({"start:1"}))
+    assert isinstance(choose(run, OFFERS, observation, at(hours * 3600)), expected)
+
+
+def test_in_a_drain_no_start_is_late() -> None:
+    run = run_of(
+        *TRAINING, sealed(10), exited(rc=1, why="crash"), settled(), attempt(2, resume=10),
+        drain("FAILED", "config"),
+    )  # fmt: skip
+    assert isinstance(choose(run, OFFERS, PRESENT, at(3500)), Wait)
+
+
+@pytest.mark.parametrize(("moving_at", "expected"), [(None, Resume), (at(3000), Wait)])
+def test_a_box_that_sends_bytes_answers(moving_at: Any, expected: type[Action]) -> None:
+    """Its agent may be silent; what it holds is on its way here."""
+    observation = seen(silent={BOX: at(1)}, moving_at=moving_at)
+    run = run_of(*TRAINING, sealed(10))
+    assert isinstance(choose(run, OFFERS, observation, at(3700)), expected)
+
+
+@pytest.mark.parametrize(
+    ("told", "observation", "seconds", "expected"),
+    [
+        ((), PRESENT, 500, Wait),
+        ((), PRESENT, 700, Drained),
+        ((), seen(busy=frozenset({"ack:"})), 700, Wait),
+        ((("mirror.paused", {"reason": "missing", "message": "no"}),), PRESENT, 700, Wait),
+    ],
+    ids=["tried", "nobody can be told", "read here", "cannot be read now"],
+)
+def test_what_its_box_cannot_be_told_of_ends_the_drain_once_it_was_read(
+    told: tuple[Told, ...], observation: Seen, seconds: float, expected: type[Action]
+) -> None:
+    run = run_of(*ENDED, mirrored(60), mirrored(60, final=True), drain(), *told)
+    assert isinstance(choose(run, OFFERS, observation, at(seconds)), expected)
 
 
 def test_a_drain_that_stands_still_ends() -> None:

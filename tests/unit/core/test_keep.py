@@ -14,6 +14,7 @@ from kit.history import (
     DIGEST,
     TRAINING,
     Told,
+    acked,
     attempt,
     exited,
     gone,
@@ -33,10 +34,6 @@ from orchestrator.core.run import Run
 
 LOSS = Metric("eval_loss", "min")
 ACCURACY = Metric("eval_accuracy", "max")
-
-
-def acked(step: int, box: str = BOX) -> Told:
-    return "checkpoint.acked", {"instance": box, "name": f"checkpoint-{step}", "generation": 1}
 
 
 def here(step: int, **metrics: float) -> tuple[Told, ...]:
@@ -150,6 +147,53 @@ def test_one_of_unknown_step_stays() -> None:
     kind, data = sealed(10)
     run = run_of(*TRAINING, (kind, {**data, "step": None}), mirrored(10), acked(10), *here(20))
     assert going(run, Keep(last=1)) == []
+
+
+def under(name: str, step: int | None, of: int) -> tuple[Told, ...]:
+    """The tree of the checkpoint `of`, sealed and acknowledged once more under another name."""
+    kind, data = sealed(of)
+    told = {"instance": BOX, "name": name, "generation": 1}
+    return (kind, {**data, "name": name, "step": step}), ("checkpoint.acked", told)
+
+
+def test_one_that_has_another_name_without_a_step_stays() -> None:
+    """accelerate writes `best` with the bytes of step_100: they are one folder here."""
+    run = run_of(*TRAINING, *here(10), *under("best", None, 10), *here(20), *here(30))
+    assert going(run, Keep(last=1)) == [20]
+
+
+def test_one_that_stays_under_either_of_its_names_stays() -> None:
+    run = run_of(*TRAINING, *here(50), *under("epoch_1", 1, 50), *here(60), *here(70))
+    assert going(run, Keep(every=50)) == [60]
+    assert going(run, Keep(last=1)) == [50, 60]
+    twice = run_of(*TRAINING, *here(50), *here(60), *under("again", 70, 50))
+    assert going(twice, Keep(last=1)) == [60], "the newest of its names counts"
+
+
+def test_what_was_let_go_and_gets_a_name_to_keep_comes_home_again() -> None:
+    run = run_of(*TRAINING, *here(10), *here(20), pruned(10), *under("best", None, 10))
+    assert run.pruned == ()
+    assert [seal.name for seal in missing_here(run)] == ["checkpoint-10", "best"]
+
+
+def measured(step: int, **metrics: float) -> Told:
+    data = {"instance": BOX, "name": f"checkpoint-{step}", "generation": 1}
+    return "checkpoint.measured", {**data, "digest": DIGEST[step], "metrics": metrics}
+
+
+def test_one_that_may_be_measured_yet_stays_until_a_later_one_is() -> None:
+    """A trainer that saves first and evaluates then."""
+    keep = Keep(best=LOSS)
+    told = (*TRAINING, *here(10, eval_loss=2.0), *here(20), *here(30))
+    assert going(run_of(*told), keep) == []
+    told = (*told, measured(30, eval_loss=1.9))
+    assert going(run_of(*told), keep) == [10, 20]
+    told = (*told, measured(20, eval_loss=1.0))
+    assert going(run_of(*told), keep) == [10], "30 is the newest"
+    again = (*told, exited(rc=1, why="crash"), settled(), attempt(2), started(2))
+    kind, data = sealed(15, 2)
+    run = run_of(*again, (kind, data), mirrored(15), acked(15))
+    assert 15 not in going(run, keep), "a later attempt is measured later"
 
 
 def test_what_was_let_go_is_not_fetched_again_and_is_no_source() -> None:

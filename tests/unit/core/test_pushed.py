@@ -53,6 +53,32 @@ NEXT_BOX = (intended(SECOND), created(SECOND), running(SECOND), prepared(SECOND)
 LOST = (lost(), terminating(), gone())
 
 
+def failed(step: int, where: str) -> Told:
+    told = {"instance": BOX, "name": f"checkpoint-{step}", "generation": 1, "where": where}
+    return "checkpoint.failed", {**told, "reason": "other bytes"}
+
+
+def test_bytes_that_are_wrong_in_one_place_are_asked_for_in_the_other() -> None:
+    both = (planned(also=ALSO), *TRAINING, sealed(10), pushed(10))
+    at_box, in_store = (run_of(*both, failed(10, where)) for where in ("box", "store"))
+    assert [seal.name for seal in missing_here(at_box)] == ["checkpoint-10"]
+    assert is_stored(at_box, at_box.seals[0])
+    assert [seal.name for seal in missing_here(in_store)] == ["checkpoint-10"]
+    assert not is_stored(in_store, in_store.seals[0])
+    neither = run_of(*both, failed(10, "store"), failed(10, "box"))
+    assert (missing_here(neither), never_came(neither)) == ((), ("checkpoint-10",))
+    asked = ("requested.fetch", {"name": "checkpoint-10", "digest": DIGEST[10]})
+    assert is_stored(run_of(*both, failed(10, "store"), asked), neither.seals[0]) is False
+    again = run_of(*both, failed(10, "store"), asked)
+    assert is_stored(again, again.seals[0])
+
+
+def test_what_a_lost_box_left_in_s3_with_other_bytes_is_no_source() -> None:
+    run = run_of(planned(also=ALSO), *TRAINING, sealed(10), pushed(10), *LOST, failed(10, "store"))
+    assert newest_source(run, None) is None
+    assert missing_here(run) == ()
+
+
 def uri(name: str, digest: str) -> str:
     return pushed_uri(ALSO, "demo-1", name, digest)
 

@@ -14,8 +14,8 @@ from kit.history import BOX, DIGEST, TRAINING, planned
 
 from orchestrator.adapters.sqlite import SqliteLedger
 from orchestrator.core.redact import Redactor
-from orchestrator.errors import LedgerError
-from orchestrator.flows.link import Link
+from orchestrator.errors import LedgerError, StorageBlocked
+from orchestrator.flows.link import Link, probe
 from orchestrator.holder import Holder
 from remote.contract import Fact
 
@@ -111,6 +111,67 @@ def test_a_repeated_log_is_written_once(link: Link, tmp_path: Path) -> None:
     for offset, data in ((0, "QUI="), (0, "QUJD"), (2, "Q0Q=")):
         link.take_in(BOX, [{"file": "log", "offset": offset, "data": data}])
     assert (tmp_path / BOX / "log").read_bytes() == b"ABCD"
+
+
+def test_a_box_is_not_silent_because_this_side_cannot_store_what_it_says(
+    link: Link, ledger: TroubledLedger
+) -> None:
+    link.ended(BOX)
+    assert list(link.silent()) == [BOX]
+    ledger.locked = True
+    assert not link.take_in(BOX, [sealed(1, 10), {"heartbeat": {"at": 1}, "agent_alive": True}])
+    assert (link.silent(), link.agent_alive(BOX)) == ({}, True)
+    assert link.blocked() is None, "without a ledger nothing can be put on record"
+    link.ended(BOX)
+    assert not link.take_in(BOX, [sealed(1, 10)])
+    assert link.silent() == {}
+
+
+def test_a_log_that_cannot_be_stored_is_told_and_read_again(link: Link, tmp_path: Path) -> None:
+    (tmp_path / BOX).touch()
+    line = {"file": "log", "offset": 0, "data": "QUI="}
+    assert not link.take_in(BOX, [sealed(1, 10), line, {"heartbeat": {}, "agent_alive": True}])
+    assert (link.is_deaf(BOX), link.agent_alive(BOX), link.silent()) == (True, True, {})
+    told = link.blocked()
+    assert told and (told.reason, str(tmp_path) in told.message) == ("failing", True)
+    assert link.blocked() is None, "once"
+    (tmp_path / BOX).unlink()
+    link.ended(BOX)
+    assert link.offsets(BOX)[1] == 0
+    assert link.take_in(BOX, [line])
+    assert (tmp_path / BOX / "log").read_bytes() == b"AB"
+
+
+def test_room_for_what_a_box_says(tmp_path: Path) -> None:
+    probe(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(StorageBlocked):
+        probe(tmp_path / "not-there")
+
+
+@pytest.mark.parametrize(
+    "news",
+    [sealed(1, 10), {"file": "log", "offset": 0, "data": "QUI="},
+     {"heartbeat": {"at": "later"}, "agent_alive": True}],
+    ids=["a fact", "a log line", "a pulse"],
+)  # fmt: skip
+def test_whatever_is_new_is_a_sign_of_life(
+    ledger: TroubledLedger, tmp_path: Path, news: Mapping[str, Any]
+) -> None:
+    clock, lease = ManualClock(), ledger.acquire(RUN)
+    assert lease
+    for kind, data in TRAINING:
+        ledger.append(RUN, kind, data, epoch=lease.epoch)
+    link = Link(lease, ledger, clock, tmp_path, Redactor())
+    pulse = {"heartbeat": {"at": "noon"}, "agent_alive": True}
+    link.take_in(BOX, [pulse])
+    clock.advance(61)
+    assert list(link.silent()) == [BOX]
+    link.take_in(BOX, [pulse, news])
+    assert link.silent() == {}
+    clock.advance(61)
+    link.take_in(BOX, [pulse if "heartbeat" not in news else news, news])
+    assert list(link.silent()) == [BOX], "what is repeated is not new"
 
 
 def test_a_pulse_that_stands_still_is_silence(ledger: TroubledLedger, tmp_path: Path) -> None:

@@ -56,6 +56,7 @@ def test_a_seal_that_waits_does_not_hold_up_the_others() -> None:
     second = transfers.next(RUN, BOX, frozenset({key}))
     assert second and second.name == "checkpoint-20"
     assert transfers.refused(fetch_key(second)) == 1, "a failure counts for its own seal alone"
+    assert transfers.refused(key, stored=True) == 1, "and for its own source"
 
 
 def test_only_bytes_never_had_before_are_a_movement() -> None:

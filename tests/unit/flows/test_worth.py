@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from kit.history import BOX, DIGEST, TRAINING, mirrored, run_of, sealed
+from sim.world import SimMirror
 
+from orchestrator.core.keep import Keep
+from orchestrator.core.metrics import Metric
 from orchestrator.core.run import Seal
-from orchestrator.flows.worth import MOST_STATE_BYTES, Fetched, weighed
+from orchestrator.flows.upkeep import prune
+from orchestrator.flows.worth import MOST_STATE_BYTES, Fetched, measured_late, weighed
 from orchestrator.ports import TaskContext
 
 CONTEXT = TaskContext(lambda said: None, lambda: False, lambda undo: None)
@@ -45,6 +51,34 @@ def test_both_are_read_and_the_checkpoint_s_own_word_counts(place: Path, tmp_pat
     assert weigh(place, tmp_path) == Fetched(
         str(place), {"loss": 2.0, "eval_loss": 1.5, "tokens_per_s": 100.0}
     )
+
+
+def test_what_was_told_after_it_came_is_found(tmp_path: Path) -> None:
+    digests = {step: DIGEST[step] for step in (10, 20, 30)}
+    run = run_of(*TRAINING, *(told for step in digests for told in (sealed(step), mirrored(step))))
+    run = replace(run, metrics={DIGEST[10]: {"eval_loss": 2.0}})
+    (tmp_path / BOX).mkdir()
+    lines = [{"step": step, "eval_loss": 1.0} for step in (10, 20)]
+    odd = [b'{"step": [1], "eval_loss": 3}', b'{"step": 30, "eval_loss": "no"}', b"eval_loss", b""]
+    text = b"\n".join([*odd, *(json.dumps(line).encode() for line in lines), b'{"step":20,"x":5}'])
+    (tmp_path / BOX / "metrics.jsonl").write_bytes(text)
+    late = list(measured_late(run, Metric("eval_loss", "min"), tmp_path))
+    assert [(each.seal.step, each.metrics) for each in late] == [(20, {"eval_loss": 1.0, "x": 5.0})]
+    assert list(measured_late(run, Metric("accuracy", "max"), tmp_path)) == []
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_one_is_looked_at_once_more_before_it_goes(tmp_path: Path, told: bool) -> None:
+    """Its number came after the last look."""
+    run, mirror = run_of(*TRAINING, sealed(20), mirrored(20)), SimMirror()
+    mirror.published[DIGEST[20]] = "checkpoint-20"
+    (tmp_path / BOX).mkdir()
+    line = json.dumps({"step": 20 if told else 10, "eval_loss": 1.0})
+    (tmp_path / BOX / "metrics.jsonl").write_text(line)
+    keep = Keep(best=Metric("eval_loss", "min"))
+    found = prune(CONTEXT, mirror, run, run.seals[0], keep, tmp_path)
+    assert found.metrics == ({"eval_loss": 1.0} if told else {})
+    assert (DIGEST[20] in mirror.published) is told
 
 
 def test_without_a_step_nothing_is_read(place: Path, tmp_path: Path) -> None:

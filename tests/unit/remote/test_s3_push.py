@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -13,8 +14,11 @@ import pytest
 from kit.s3 import BUCKET, KEYS, RCLONE, Weather, moto, open_bucket, proxy, rclone
 
 from remote import pushing
+from remote.agent.paths import Root
+from remote.agent.pusher import is_settled
 from remote.agent.seal import Seal
-from remote.contract import CHUNK_BYTES, FileEntry, Manifest, hash_stream, pushed_uri
+from remote.contract import CHUNK_BYTES, FileEntry, Manifest, hash_stream, pushed_uri, split_uri
+from remote.outbox import push_all
 from remote.pushing import Changed, Push
 from remote.restoring import restore
 from remote.s3 import Absent, Bucket, Busy, Corrupt, Denied, Keys, chunks_of, fetch
@@ -49,16 +53,16 @@ def base(tmp_path: Path) -> str:
     return f"{tmp_path.name}/{BASE}"
 
 
-def make_seal(folder: Path, **files: bytes) -> Seal:
+def make_seal(folder: Path, *, name: str = "checkpoint-10", **files: bytes) -> Seal:
     """A finished seal of these files ("__" is a slash)."""
     entries: list[FileEntry] = []
-    for name, data in files.items():
-        path = folder / "tree" / name.replace("__", "/")
+    for path_name, data in files.items():
+        path = folder / "tree" / path_name.replace("__", "/")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
         with path.open("rb") as stream:
             entries.append(hash_stream(stream, path.relative_to(folder / "tree").as_posix()))
-    meta = {"name": "checkpoint-10", "generation": 1, "sealed_at": "2026", "final": False}
+    meta = {"name": name, "generation": 1, "sealed_at": name, "final": False}
     manifest = Manifest(tuple(entries), meta)
     (folder / "manifest.json").write_bytes(manifest.encode())
     record = {"v": 1, "max_steps": None, "tree": {}, "known": {}}
@@ -158,6 +162,60 @@ def test_an_upload_that_the_server_forgot_begins_anew(
     (seal.folder / "uploads.json").write_text('{"v": 1, "files": {"weights": "no-such"}}')
     push(open_bucket(moto_url), seal, base)
     assert read_back(open_bucket(moto_url), seal, base) == tree(seal)
+
+
+def uploads(bucket: Bucket, base: str) -> list[str]:
+    """The uploads in parts that the server holds, and bills, below `base`."""
+    found = bucket._client.list_multipart_uploads(Bucket=bucket.name).get("Uploads", [])
+    return [each["Key"] for each in found if each["Key"].startswith(base)]
+
+
+def test_a_server_that_fails_to_join_the_parts_is_asked_again_and_sent_nothing_again(
+    tmp_path: Path, moto_url: str, base: str
+) -> None:
+    seal = make_seal(tmp_path / "seal", weights=os.urandom(BIG))
+
+    def joining(method: str, path: str) -> str | None:
+        return "503" if method == "POST" and "uploadId" in path else None
+
+    with proxy(moto_url, Weather(plan=joining)) as near, pytest.raises(Busy):  # type: ignore[arg-type]
+        push(open_bucket(near, attempts=2), seal, base)
+    weather = Weather()
+    with proxy(moto_url, weather) as near:
+        push(open_bucket(near), seal, base)
+    sent = [path for method, path in weather.asked if method in ("PUT", "POST")]
+    assert len(sent) == 2 and "uploadId" in sent[0] and sent[1].endswith("manifest.json")
+    assert read_back(open_bucket(moto_url), seal, base) == tree(seal)
+    assert uploads(open_bucket(moto_url), base) == []
+
+
+def test_an_answer_to_the_joining_that_is_lost_costs_nothing(
+    tmp_path: Path, url: str, base: str
+) -> None:
+    """The parts are joined; whoever asked for it was killed before it heard so."""
+    seal, bucket = make_seal(tmp_path / "seal", weights=os.urandom(BIG)), open_bucket(url)
+    push(bucket, seal, base)
+    bucket.delete(f"{base}/manifest.json")
+    record = {"v": 1, "files": {"weights": {"completing": "an id that is no more"}}}
+    (seal.folder / "uploads.json").write_text(json.dumps(record))
+    weather = Weather()
+    with proxy(url, weather) as near:
+        push(open_bucket(near), seal, base)
+    assert [path for method, path in weather.asked if method in ("PUT", "POST")] == [
+        f"/{BUCKET}/{base}/manifest.json"
+    ]
+
+
+@pytest.mark.parametrize("more", [-1, 0, 1, 5000])
+def test_another_manifest_in_its_place_is_replaced(
+    tmp_path: Path, moto_url: str, base: str, more: int
+) -> None:
+    """The same tree, sealed once more: what was written down beside it may be of any length."""
+    seal, bucket = make_seal(tmp_path / "seal", a=b"1"), open_bucket(moto_url)
+    older = b"x" * (len(seal.manifest.encode()) + more)
+    bucket.put(f"{base}/manifest.json", older, hashlib.sha256(older).hexdigest())
+    push(bucket, seal, base)
+    assert read_back(bucket, seal, base) == tree(seal)
 
 
 @pytest.mark.parametrize("name", ["small", "large"])
@@ -282,6 +340,54 @@ def test_the_program_leaves_word_of_what_stops_it(tmp_path: Path, rclone_url: st
     assert program(root, "push", "--parent", str(os.getpid())).returncode == 1
     assert "no keys for S3 on this box" in (root / "push.failed").read_text()
     assert program(root, "push", "--parent", "1").returncode == 75, "its agent is gone"
+
+
+@pytest.mark.parametrize("trouble", ["denied", "unreadable here"])
+def test_one_that_cannot_be_pushed_keeps_no_other_from_it(
+    tmp_path: Path, moto_url: str, monkeypatch: pytest.MonkeyPatch, trouble: str
+) -> None:
+    root = make_root(tmp_path, moto_url)
+    newest = make_seal(root / "seals" / "checkpoint-20.1", a=b"1", name="checkpoint-20")
+    if trouble == "unreadable here":
+        (newest.folder / "tree/a").unlink()
+        (newest.folder / "tree/a").symlink_to("/etc/hostname")
+
+    def refused(method: str, path: str) -> str | None:
+        return "403" if trouble == "denied" and "checkpoint-20" in path else None
+
+    with proxy(moto_url, Weather(plan=refused)) as near:  # type: ignore[arg-type]
+        aim = json.loads((root / "push.json").read_text())
+        (root / "push.json").write_text(json.dumps({**aim, "endpoint_url": near}))
+        with pytest.raises((Denied, OSError)):
+            push_all(Root(root))
+    assert (root / "seals/checkpoint-10.1/pushed").exists()
+    assert not is_settled(newest.folder)
+
+
+def test_the_parts_of_what_is_given_up_are_not_left_to_bill(tmp_path: Path, moto_url: str) -> None:
+    root = make_root(tmp_path, moto_url)
+    seal, bucket = Seal.load(root / "seals/checkpoint-10.1"), open_bucket(moto_url)
+    assert seal
+    uri = pushed_uri(f"s3://{BUCKET}/{tmp_path.name}", "run", seal.name, seal.manifest.digest)
+    key = f"{split_uri(uri)[1]}/tree/weights"
+    record = {"v": 1, "files": {"weights": bucket.begin(key, "0" * 64)}}
+    (seal.folder / "uploads.json").write_text(json.dumps(record))
+    path = seal.folder / "tree/sub/state"
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    assert uploads(bucket, tmp_path.name) == [key]
+    push_all(Root(root))
+    assert "not what was sealed" in (seal.folder / "unpushed").read_text()
+    assert uploads(bucket, tmp_path.name) == []
+    assert not (seal.folder / "uploads.json").exists()
+
+
+def test_a_seal_that_nobody_can_read_is_given_up_and_kept(tmp_path: Path, moto_url: str) -> None:
+    root = make_root(tmp_path, moto_url)
+    folder = root / "seals/checkpoint-10.1"
+    (folder / "manifest.json").write_text('{"v": 99}')
+    push_all(Root(root))
+    assert "version 99" in (folder / "unpushed").read_text()
+    assert (folder / "tree/weights").exists()
 
 
 def test_another_checkpoint_in_its_place_is_not_restored(

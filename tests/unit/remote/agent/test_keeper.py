@@ -324,6 +324,37 @@ def test_what_a_killed_agent_had_pinned_is_sealed_by_the_next(keep: Open) -> Non
     assert {name for name, _ in names(keeping)} == {save.name for save in saves}
 
 
+@pytest.mark.parametrize(
+    ("file", "content", "why"),
+    [
+        ("manifest.json", '{"v": 99, "digest": "", "files": []}', "version 99"),
+        ("manifest.json", "", "not a manifest"),
+        ("seal.json", '{"v": 99}', "seal.json"),
+    ],
+    ids=["of another version", "cut short", "without its record"],
+)
+def test_a_seal_that_the_next_agent_cannot_read_stays(
+    keep: Open, file: str, content: str, why: str
+) -> None:
+    """Its pin is gone: it may be the only copy."""
+    keeping = keep("huggingface")
+    write(keeping, WRITERS["huggingface"](STEP, WORLD))
+    keeping.settle()
+    ((name, _),) = names(keeping)
+    folder = keeping.root.seals / f"{name}.1"
+    before = sorted(path.name for path in (folder / "tree").iterdir())
+    (folder / file).write_text(content)
+    keeping.succeed()
+    keeping.look(3)
+    assert sorted(path.name for path in (folder / "tree").iterdir()) == before
+    (told,) = keeping.told("agent.error")
+    assert f"{name}.1" in told["message"] and why in told["message"]
+    keeping.await_sealed(name)
+    keeping.settle()
+    assert keeping.sealed(name, 2).size_bytes > 0, "what the trainer still has is sealed anew"
+    assert sorted(path.name for path in (folder / "tree").iterdir()) == before
+
+
 def test_what_pins_and_seals_hold_beyond_the_trainer_s_files_is_weighed(keep: Open) -> None:
     keeping = keep("lightning")
     size = 9 * 1024 * 1024  # larger than what is copied at once

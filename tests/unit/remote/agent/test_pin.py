@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import time
@@ -184,3 +185,72 @@ def test_the_last_copy_of_what_was_deleted(copies: Copies, source: Path, tmp_pat
     assert pin.gone and pin.is_whole and not pin.is_coming
     assert held(pin)["a"] == b"first and last"
     assert pin.files["a"].size == len(b"first and last")
+
+
+@pytest.fixture
+def no_links(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on many network file systems. The kernel looks at the new name first."""
+
+    def refused(source: Path, target: Path, **_: object) -> None:
+        if os.path.lexists(target):
+            raise FileExistsError(errno.EEXIST, "exists")
+        raise PermissionError(errno.EPERM, "no links here")
+
+    monkeypatch.setattr(os, "link", refused)
+
+
+def adopted(tmp_path: Path, copies: Copies) -> Pin:
+    return Pin.open(tmp_path / "pins", "checkpoint-10", 1, copies, 9.0)
+
+
+def test_finished_copies_outlive_their_agent(
+    tmp_path: Path, copies: Copies, source: Path, no_links: None
+) -> None:
+    """What retention deletes right afterwards is nowhere else, and a second copy may not fit."""
+    _settle(Pin.open(tmp_path / "pins", "checkpoint-10", 1, copies, 0.0), source)
+    again = adopted(tmp_path, copies)
+    inode = (again.folder / "a").stat().st_ino
+    look(again, source, 9.0)
+    assert again.is_whole and again.copied == {"a", "deep/b"}
+    assert (again.folder / "a").stat().st_ino == inode, "it is not copied once more"
+    shutil.rmtree(source)
+    look(again, source, 9.1)
+    assert held(again) == {"a": b"first", "deep/b": b"second"}
+
+
+def test_an_older_copy_is_held_until_the_newer_one_is_there(
+    tmp_path: Path, copies: Copies, source: Path, no_links: None
+) -> None:
+    _settle(Pin.open(tmp_path / "pins", "checkpoint-10", 1, copies, 0.0), source)
+    (source / "a").write_bytes(b"first and last")
+    again = adopted(tmp_path, copies)
+    look(again, source, 9.0)
+    assert held(again)["a"] == b"first" and not again.is_whole
+    _settle(again, source)
+    assert held(again)["a"] == b"first and last"
+
+
+def test_an_adopted_copy_is_not_replaced_by_a_link_to_what_is_rewritten(
+    copies: Copies, source: Path, tmp_path: Path
+) -> None:
+    """The file system links, but the trainer writes this file again in place."""
+    pin = Pin.open(tmp_path / "pins", "checkpoint-10", 1, copies, 0.0)
+    for _ in range(5):
+        pin.update(source.joinpath, list_tree(source), 0.0, copy=("a",))
+        time.sleep(0.05)
+    again = adopted(tmp_path, copies)
+    again.update(source.joinpath, list_tree(source), 9.0, copy=("a",))
+    assert again.is_whole and again.copied == {"a"}
+    (source / "a").write_bytes(b"of the next save")
+    assert held(again)["a"] == b"first"
+
+
+def test_a_source_that_was_replaced_meanwhile_is_linked_again(
+    tmp_path: Path, copies: Copies, pin: Pin, source: Path
+) -> None:
+    (source / "new").write_bytes(b"other")
+    (source / "new").replace(source / "a")
+    again = adopted(tmp_path, copies)
+    look(again, source, 9.0)
+    assert held(again)["a"] == b"other" and not again.copied
+    assert sorted(path.name for path in again.folder.iterdir()) == ["a", "deep"]

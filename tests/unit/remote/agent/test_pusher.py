@@ -204,6 +204,18 @@ def test_a_full_disk_gives_up_what_the_controller_holds_and_nothing_else(box: Bo
     assert only_here(box.root) == ["checkpoint-20.1"]
 
 
+def test_what_went_for_want_of_room_is_told_once_there_is_some(box: Box) -> None:
+    """On a full disk it goes before anybody can write down that it is given up."""
+    gone, unheard = box.seal("checkpoint-10", acked=True), box.seal("checkpoint-20", told=False)
+    for folder in (gone, unheard):
+        (folder / "tree").rmdir()
+    (unheard / "unpushed").write_text('{"v": 1, "why": "unreadable"}')
+    box.fails("away")
+    box.turn()
+    assert [each["name"] for each in box.told("push.gave_up")] == ["checkpoint-10"]
+    assert box.runs() == 0, "there is nothing to push"
+
+
 def test_what_is_in_s3_holds_up_no_stop_of_the_box(box: Box) -> None:
     folder = box.seal()
     assert only_here(box.root) == ["checkpoint-10.1"]

@@ -64,6 +64,12 @@ class Watch:
             self.keeper.step(ended=False)
             time.sleep(0.01)  # a seal is made in a thread
 
+    def await_sealed(self, *names: str) -> None:
+        deadline = time.monotonic() + 20
+        while self.sealed != list(names):
+            assert time.monotonic() < deadline, self.sealed
+            self.look(1)
+
     def save(self, step: int, *names: str) -> None:
         for name in names:
             path = self.out / f"checkpoint_{step}" / name
@@ -89,11 +95,9 @@ def test_the_keeper_remembers_what_was_registered(watch: Watch) -> None:
     watch.look(10)
     assert watch.sealed == [], "the first one has to lie still for longer"
     watch.save(1, CUSTOM)
-    watch.look(40)
-    assert watch.sealed == ["checkpoint_1"]
+    watch.await_sealed("checkpoint_1")
     watch.save(2, *STATE)
     watch.look(100)
     assert watch.sealed == ["checkpoint_1"], "half a minute without what the first one had"
     watch.save(2, CUSTOM)
-    watch.look(10)
-    assert watch.sealed == ["checkpoint_1", "checkpoint_2"]
+    watch.await_sealed("checkpoint_1", "checkpoint_2")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import io
 import os
@@ -178,12 +179,33 @@ def test_a_copy_of_ours_is_moved_and_given_back_after_a_crash(tmp_path: Path, so
     assert make_seal(job(tmp_path, copied=copied)).manifest.files == made.manifest.files
 
 
+def test_what_only_the_pin_names_is_moved_where_nothing_can_be_linked(
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Copies of an earlier agent, whose sources are gone: nobody knows them for copies."""
+    shutil.rmtree(source)
+    monkeypatch.setattr(sealing, "_clone", lambda *_: False)
+
+    def refused(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EPERM, "no links here")
+
+    monkeypatch.setattr(os, "link", refused)
+    pin = tmp_path / "pins/checkpoint-10.1"
+    inode = (pin / "a").stat().st_ino
+    made = make_seal(job(tmp_path))
+    assert (made.folder / "tree/a").stat().st_ino == inode and list_tree(pin) == {}
+    assert (made.folder / "tree/a").stat().st_mode & 0o777 == 0o444
+
+
 def test_a_failure_of_one_file_leaves_no_seal(tmp_path: Path, source: Path) -> None:
     judged = job(tmp_path)
     (tmp_path / "pins/checkpoint-10.1/a").unlink()
+    for path in ("deep/b", "run.sh"):  # they have no name but the pin's, and are moved
+        (source / path).unlink()
     with pytest.raises(FileNotFoundError):
         make_seal(judged, workers=3)
     assert load_seals(tmp_path / "seals") == []
+    assert set(list_tree(tmp_path / "pins/checkpoint-10.1")) == {"deep/b", "run.sh"}
 
 
 def test_the_last_checkpoint_again_as_what_the_trainer_ended_with(

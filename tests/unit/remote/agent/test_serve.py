@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import io
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from remote.agent import restore, trees
+from remote.agent.locks import is_free, locked
 from remote.agent.paths import Root
 from remote.agent.ranges import Ranges, Spoiled
 from remote.agent.scan import list_tree
@@ -86,6 +89,14 @@ def tree(folder: Path, **files: bytes) -> Manifest:
         (folder / path).write_bytes(data)
         entries.append(hash_stream(io.BytesIO(data), path))
     return Manifest(tuple(entries))
+
+
+def upload_folder(ask: Ask, source: Path, dest: str) -> tuple[dict[str, Any], bytes]:
+    """The answer to the commit."""
+    manifest = tree(source, a=b"1")
+    offered, _ = ask("offer", manifest.encode(), dest=dest, mode="folder")
+    send(ask, source, manifest, offered["need"])
+    return ask("commit", upload=manifest.digest)
 
 
 def send(ask: Ask, source: Path, manifest: Manifest, need: list[tuple[str, int]]) -> None:
@@ -196,6 +207,15 @@ def test_an_acknowledged_and_forgotten_seal_is_not_found(ask: Ask, seal: Seal) -
     assert ask("ack", **NAME) == ({}, b""), "the answer to the first may have been lost"
 
 
+@pytest.mark.parametrize("op", ["manifest", "ack"])
+def test_a_seal_that_cannot_be_read_is_not_found(ask: Ask, seal: Seal, op: str) -> None:
+    """Whoever acknowledges several gets on to the next one."""
+    (seal.folder / "manifest.json").write_text('{"v": 99}')
+    reply, _ = ask(op, **NAME)
+    assert reply["error"] == "not_found" and "version 99" in reply["message"]
+    assert not seal.is_acked
+
+
 def test_restoring_copies_and_sets_aside(ask: Ask, seal: Seal, home: Path) -> None:
     dest = home / "out/checkpoint-10"
     dest.mkdir(parents=True)
@@ -222,6 +242,71 @@ def test_a_damaged_seal_is_not_restored(ask: Ask, seal: Seal, home: Path) -> Non
     )
     assert reply["error"] == "changed"
     assert list((home / "out").iterdir()) == []
+
+
+def test_whoever_asks_hears_how_far_it_is(
+    ask: Ask, seal: Seal, root: Root, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process restores, for a connection that may be long gone: nobody is in its way."""
+    request = {"name": "checkpoint-10", "digest": seal.manifest.digest, "dest": "out/checkpoint-10"}
+    monkeypatch.setattr(restore, "WATCH_S", 0.2)
+    staged = home / f"out/.gpujob-{seal.manifest.digest[:16]}"
+    staged.mkdir(parents=True)
+    (staged / "state").write_bytes(b"{}")
+    with locked(root.restore_lock) as mine:
+        assert mine
+        root.restore.write_text('{"v": 1, "bytes": 77}')
+        assert ask("restore", **request) == ({"restored_bytes": 77}, b"")
+        assert (staged / "state").exists()
+        reply, _ = upload_folder(ask, home / "up", "out/checkpoint-11")
+        assert reply["error"] == "io" and "another" in reply["message"]
+    monkeypatch.undo()
+    monkeypatch.setenv("HOME", str(home))
+    assert ask("restore", **request) == ({"digest": seal.manifest.digest}, b"")
+    assert content(home / "out/checkpoint-10") == {"deep/weights": BIG, "state": b"{}"}
+    assert not root.restore.exists() and is_free(root.restore_lock)
+
+
+def test_a_restore_that_takes_long_is_asked_after(
+    ask: Ask, seal: Seal, root: Root, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk of 200 MB a second needs a quarter of an hour for what a 7B leaves behind."""
+    request = {"name": "checkpoint-10", "digest": seal.manifest.digest, "dest": "out/checkpoint-10"}
+    monkeypatch.setattr(restore, "WATCH_S", 0.05)
+    monkeypatch.setattr(restore, "REPORT_S", 0.0)
+    go_on = threading.Event()
+    blocked = trees.copy_verified
+
+    def slow(source: Path, target: Path, entry: FileEntry, moved: Callable[[int], None]) -> None:
+        blocked(source, target, entry, moved)
+        assert go_on.wait(20)
+
+    monkeypatch.setattr(restore, "copy_verified", slow)
+    told: list[int] = []
+    while not told or told[-1] < len(BIG):
+        told.append(ask("restore", **request)[0]["restored_bytes"])
+        assert len(told) < 400
+    assert told == sorted(told)
+    assert not is_free(root.restore_lock)
+    go_on.set()
+    while "digest" not in (reply := ask("restore", **request)[0]):
+        assert reply["restored_bytes"] <= seal.manifest.size_bytes
+    assert content(home / "out/checkpoint-10") == {"deep/weights": BIG, "state": b"{}"}
+
+
+def test_what_a_killed_restore_left_is_used_again(ask: Ask, seal: Seal, home: Path) -> None:
+    digest = seal.manifest.digest
+    staged = home / f"out/.gpujob-{digest[:16]}"
+    (staged / "deep").mkdir(parents=True)
+    (staged / "deep/weights").write_bytes(BIG)
+    (staged / "state").write_bytes(b"{")
+    (staged / "stray").write_bytes(b"of something else")
+    inode = (staged / "deep/weights").stat().st_ino
+    request = {"name": "checkpoint-10", "digest": digest, "dest": "out/checkpoint-10"}
+    assert ask("restore", **request) == ({"digest": digest}, b"")
+    dest = home / "out/checkpoint-10"
+    assert content(dest) == {"deep/weights": BIG, "state": b"{}"}
+    assert (dest / "deep/weights").stat().st_ino == inode
 
 
 def test_merging_leaves_other_files_alone(ask: Ask, home: Path, tmp_path: Path) -> None:
