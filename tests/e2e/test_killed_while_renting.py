@@ -39,7 +39,7 @@ def launch_and_die(story: Story, at: int, when: str) -> str:
     return str(json.loads(lines[0])["run"])
 
 
-@pytest.mark.parametrize("kind", ["runpod", "thunder"])
+@pytest.mark.parametrize("kind", ["runpod", pytest.param("thunder", marks=pytest.mark.long)])
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("at", WRITES)
 def test_the_next_command_adopts_or_ends(tmp_path: Path, kind: str, when: str, at: int) -> None:

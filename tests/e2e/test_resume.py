@@ -63,6 +63,7 @@ def test_a_killed_trainer_goes_on_to_the_same_bytes(
     _check(place, run, straight)
 
 
+@pytest.mark.long
 def test_a_trainer_that_ignores_resume_is_found_out(
     place: Place, workshop: Path, straight: Path
 ) -> None:
