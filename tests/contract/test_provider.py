@@ -142,6 +142,22 @@ def test_a_reused_pid_is_not_the_box(box: Rented) -> None:
     box.provider.terminate(box.provider_id)  # and this test still runs
 
 
+@pytest.mark.parametrize("isolation", ["namespace"], indirect=True)
+def test_a_namespace_with_the_number_of_a_dead_one_is_not_ended_with_it(
+    box: Rented, boxes: SshBoxes
+) -> None:
+    """The kernel gives the number of a dead box's namespace to the next box."""
+    heir = rent(box.provider, boxes, f"{RUN}-2")
+    kill(box.pid)
+    assert until(lambda: len(box.provider.list().instances) == 1)
+    first = (box.folder / "namespace").read_text().splitlines()[1:]
+    number = (heir.folder / "namespace").read_text().splitlines()[0]
+    (box.folder / "namespace").write_text("\n".join([number, *first]) + "\n")
+    box.provider.terminate(box.provider_id)
+    assert heir.sh("echo there") == "there\n"
+    assert not box.folder.exists()
+
+
 def create_and_return(root: Path, isolation: str, key: str) -> None:
     offer = Offer("local", "cpu-2", "cpu", 2, 1, 1, 1, 0.0)
     request = CreateRequest("one", "gpujob-one", offer, key, 1)

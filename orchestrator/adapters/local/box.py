@@ -36,7 +36,8 @@ exec "$@" </dev/null
 # cannot give a terminal to the group tty (unmapped) and must not find that there is one.
 INNER = """
 folder=$1 private=$2 user=$3 group=$4; shift 4
-readlink /proc/self/ns/pid >"$folder/namespace" || exit 1
+{ readlink /proc/self/ns/pid; cat /proc/1/stat; } >"$folder/namespace.new" || exit 1
+mv "$folder/namespace.new" "$folder/namespace" || exit 1
 mount -t tmpfs none /dev/shm || exit 1
 if [ "$private" = yes ]; then mount -t tmpfs -o mode=0700 none "$folder/home" || exit 1; fi
 if [ -d "$folder/etc" ]; then mount --bind "$folder/etc" /etc || exit 1; fi

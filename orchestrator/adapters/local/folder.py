@@ -2,7 +2,8 @@
 
 instance.json   the intent, durable before any process starts
 identity        boot id and /proc/PID/stat of the one process that all others die with
-namespace       the pid namespace it opened ("pid:[…]"); none under the supervisor
+namespace       the pid namespace it opened ("pid:[…]") and /proc/PID/stat of its first process;
+                none under the supervisor
 sshd/           host key, authorized keys, configuration, log: outside the box's home
 home/           what the box calls home
 """
@@ -22,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.adapters.durable import write_whole
-from orchestrator.adapters.local.process import Identity, read_identity
+from orchestrator.adapters.local.process import Identity, Namespace, read_identity, read_namespace
 from orchestrator.core.codec import from_json, to_json
 from orchestrator.errors import Transient
 
@@ -92,12 +93,9 @@ class Folder:
     def identity(self) -> Identity | None:
         return read_identity(self.path / "identity")
 
-    def namespace(self) -> str:
-        """The box's pid namespace; empty until it has opened one."""
-        try:
-            return (self.path / "namespace").read_text().strip()
-        except FileNotFoundError:
-            return ""
+    def namespace(self) -> Namespace | None:
+        """The box's pid namespace; None until it has opened one."""
+        return read_namespace(self.path / "namespace")
 
     def listens(self) -> bool:
         """Whether the sshd that was started last said that it has its port."""

@@ -97,23 +97,17 @@ def _end_first(identity: process.Identity, *, gently: bool) -> None:
 def _belongs(folder: Folder, record: Record) -> Callable[[int], bool]:
     if record.isolation == "supervisor":
         return partial(_is_marked, record.marker, str(folder.log))
-    return partial(_is_inside, _namespace(folder))
+    namespace = _namespace(folder)
+    return namespace.holds if namespace else lambda _: False
 
 
-def _namespace(folder: Folder) -> str:
+def _namespace(folder: Folder) -> process.Namespace | None:
     """On record, or asked of the first process when it was killed before it could write."""
     if recorded := folder.namespace():
         return recorded
     identity = folder.identity()
-    return process.link(identity.pid, "ns/pid_for_children") if identity else ""
-
-
-def _is_inside(namespace: str, pid: int) -> bool:
-    return (
-        bool(namespace)
-        and process.link(pid, "ns/pid") == namespace
-        and namespace != process.link(os.getpid(), "ns/pid")
-    )
+    link = process.link(identity.pid, "ns/pid_for_children") if identity and identity.alive else ""
+    return process.Namespace(link) if link else None
 
 
 def _is_marked(marker: str, log: str, pid: int) -> bool:

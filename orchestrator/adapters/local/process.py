@@ -40,6 +40,31 @@ def read_identity(path: Path) -> Identity | None:
         return None
 
 
+@dataclass(frozen=True)
+class Namespace:
+    """A pid namespace for good: the kernel gives the number of one that ended to the next, so
+    when its first process started belongs to it (None: it could not say)."""
+
+    link: str
+    started: int | None = None
+
+    def holds(self, pid: int) -> bool:
+        """Whether `pid` is in it. What is left when the first process is dead is dying too."""
+        if link(pid, "ns/pid") != self.link or link(os.getpid(), "ns/pid") == self.link:
+            return False
+        first = next((each for each in _pids() if _is_first_in(self.link, each)), None)
+        return None in (first, self.started) or _started(first or 0) in (None, self.started)
+
+
+def read_namespace(path: Path) -> Namespace | None:
+    """What a box's first process wrote of its namespace."""
+    try:
+        name, stat = path.read_text().splitlines()[:2]
+        return Namespace(name, _start_of(stat))
+    except (FileNotFoundError, ValueError, IndexError):
+        return None
+
+
 def boot_id() -> str:
     return (PROC / "sys/kernel/random/boot_id").read_text().strip()
 
@@ -83,8 +108,7 @@ def terminate(identity: Identity) -> bool:
 
 def living(belongs: Callable[[int], bool]) -> list[int]:
     """Pids of the living processes that `belongs` says yes to."""
-    pids = [int(each.name) for each in PROC.iterdir() if each.name.isdigit()]
-    return [pid for pid in pids if belongs(pid) and _started(pid) is not None]
+    return [pid for pid in _pids() if belongs(pid) and _started(pid) is not None]
 
 
 def kill_if(pid: int, belongs: Callable[[int], bool]) -> None:
@@ -108,6 +132,21 @@ def environment(pid: int) -> list[str]:
         return os.fsdecode((PROC / str(pid) / "environ").read_bytes()).split("\0")
     except OSError:
         return []
+
+
+def _pids() -> list[int]:
+    return [int(each.name) for each in PROC.iterdir() if each.name.isdigit()]
+
+
+def _is_first_in(namespace: str, pid: int) -> bool:
+    if link(pid, "ns/pid") != namespace:
+        return False
+    try:
+        lines = (PROC / str(pid) / "status").read_text().splitlines()
+    except OSError:
+        return False
+    told = next((line.split() for line in lines if line.startswith("NSpid:")), [])
+    return told[-1:] == ["1"]
 
 
 def _signal(descriptor: int, number: signal.Signals) -> None:
