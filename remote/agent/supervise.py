@@ -105,9 +105,13 @@ class Supervisor:
         self._deadman.step(settled=attempt is None or self._is_settled(attempt))
 
     def _current(self) -> Optional[Attempt]:
-        """The oldest attempt that is asked for and not settled, else the newest that was."""
+        """The oldest attempt that is asked for and not settled, else the newest that was. One
+        that never ran, for the box was restarted first, has no turn once a newer one is asked."""
         newest = None
-        for attempt in self._asked():
+        asked = list(self._asked())
+        for attempt in asked:
+            if attempt is not asked[-1] and not attempt.is_claimed:
+                continue
             newest = attempt
             if not self._is_settled(attempt):
                 break

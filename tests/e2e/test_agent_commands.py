@@ -145,6 +145,17 @@ def test_an_attempt_does_not_start_beside_another(box: AgentBox) -> None:
     assert "attempt 1 still runs" in json.loads(done.stdout)["error"]
 
 
+def test_an_attempt_that_never_ran_gives_way_to_a_newer_one(box: AgentBox) -> None:
+    """The box was restarted before it could: its controller has given that attempt up."""
+    box.spec(1, "echo one")
+    (box.root / "attempts" / "1" / "asked").write_text("{}")
+    box.spec(2, "echo two")
+    box.start(2)
+    box.await_fact("agent.settled")
+    assert (box.root / "log").read_text() == "two\n"
+    assert [fact.data["attempt"] for fact in box.facts("trainer.started")] == [2]
+
+
 def _without_tmux(box: AgentBox) -> str:
     tools = box.home / "bin"
     tools.mkdir()
