@@ -57,7 +57,7 @@ class Keeper:
         self._copies = Copies(root.pins / ".copying")
         self._ranks = Ranks(attempt, spec.world_size, clock)
         self._known = Known()
-        self._sealer = Sealer(root, facts, self._known)
+        self._sealer = Sealer(root, facts, self._known, clock)
         self._complaints = Complaints(facts)
         for place, why in self._sealer.unreadable.items():
             self._complaints.say(

@@ -4,9 +4,10 @@ that the controller holds."""
 from __future__ import annotations
 
 import shutil
+import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Callable, Dict, FrozenSet, Iterator, Optional, Set, Tuple
+from typing import Callable, Dict, FrozenSet, Iterator, Optional, Tuple
 
 from remote.agent.facts import Facts
 from remote.agent.hashing import be_nice, spare_cores
@@ -18,20 +19,30 @@ from remote.agent.seal import Seal, load_seals, load_unreadable, look_through
 from remote.agent.sealing import FINAL, Job, end_with, give_back, make_seal
 
 KEPT = 2
+# A fetch over a short link is done by then: a copy would only take the processor and the disk from
+# it. Over a long one, the trainer may write into a linked file before all of it is away.
+SHARED_S = 10.0
 
 
 class Sealer:
     """One thread asks. What earlier supervisors sealed is known from the start; what they left
     unfinished goes back to its pin. What is finished and `unreadable` stays as it is: other bytes
-    under its name are another generation."""
+    under its name are another generation. `clock` is monotonic."""
 
-    def __init__(self, root: Root, facts: Facts, known: Known) -> None:
+    def __init__(
+        self,
+        root: Root,
+        facts: Facts,
+        known: Known,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._root = root
         self._facts = facts
         self._known = known
+        self._clock = clock
         self._pool = ThreadPoolExecutor(1, "seal", initializer=be_nice)
         self._jobs: Dict[str, Tuple[Job, Future[Seal]]] = {}
-        self._made_private: Set[Path] = set()
+        self._private_at: Dict[Path, float] = {}
         _clean(root)
         self._seals = load_seals(root.seals)
         for seal in self._seals:
@@ -70,8 +81,8 @@ class Sealer:
         last = max(fitting, key=lambda seal: (seal.manifest.meta["step"] or 0, seal.sealed_at))
         seal = end_with(last, self._root.seals, self._known.generation(FINAL) + 1)
         self._seals.append(seal)
-        self._made_private.add(seal.folder)  # it shares with another of ours
         self._remember(seal)
+        del self._private_at[seal.folder]  # it shares with another of ours
         self.tell()
 
     def finished(self) -> Iterator[Tuple[Job, "Future[Seal]"]]:
@@ -93,16 +104,16 @@ class Sealer:
     def tidy(self) -> None:
         """Forget what the controller holds, but for the newest two, which a crash resumes from.
         Then report what the trainer wrote into after it was sealed, and keep it from doing so
-        where that costs little while nothing waits to be sealed. Raises OSError."""
+        where that costs little, the controller is not about to hold it anyway and nothing waits
+        to be sealed. Raises OSError."""
         held = [seal for seal in self._seals if seal.is_held]
         for seal in held[:-KEPT]:
             if seal.is_acked and self._may_go(seal):
                 seal.forget()
         for seal in held:
             self._report_rewritten(seal)
-            if seal.folder not in self._made_private and not self._jobs:
-                self._made_private.add(seal.folder)
-                self._pool.submit(make_private, seal)
+            if not seal.is_acked and not self._jobs:
+                self._part(seal)
 
     def _may_go(self, seal: Seal) -> bool:
         """Where seals are pushed to S3 as well, not before that was done or given up, as long as
@@ -114,7 +125,14 @@ class Sealer:
         """Wait for what is under way."""
         self._pool.shutdown(wait=True)
 
+    def _part(self, seal: Seal) -> None:
+        """Once it has been shared with the trainer for a while, and once only."""
+        if self._clock() >= self._private_at.get(seal.folder, float("inf")):
+            del self._private_at[seal.folder]
+            self._pool.submit(make_private, seal)
+
     def _remember(self, seal: Seal) -> None:
+        self._private_at[seal.folder] = self._clock() + SHARED_S
         self._known.add(seal.name, seal.known)
         self._known.use(seal.name, seal.generation)
 

@@ -19,6 +19,8 @@ from kit.writers_of_layouts import WRITERS, Save, apply, torch_file
 
 from remote.agent import candidates, scan
 from remote.agent.seal import Seal
+from remote.agent.sealer import SHARED_S
+from remote.agent.sealing import COPY_BYTES
 
 STEP, WORLD = 30, 2
 every_layout = pytest.mark.parametrize("writer", WRITERS)
@@ -207,6 +209,34 @@ def test_the_file_that_torchtune_rewrites_stays_as_it_was(keep: Open) -> None:
     for epoch, entry in enumerate(entries):
         path = keeping.root.seals / f"epoch_{epoch}.1/tree" / entry.path
         assert path.stat().st_nlink == 1, "shared with a file that is written again"
+
+
+@pytest.mark.parametrize(
+    ("acked", "parted"),
+    [pytest.param(False, True, id="fetched-slowly"), pytest.param(True, False, id="held-already")],
+)
+def test_a_large_file_is_parted_from_the_trainers_unless_it_is_held(
+    acked: bool, parted: bool, keep: Open, tmp_path: Path
+) -> None:
+    """At once, the copy would take the disk and the processor from the fetch."""
+    keeping = keep("huggingface")
+    save = WRITERS["huggingface"](STEP, WORLD)
+    write(keeping, save)
+    large = keeping.out / save.name / "large.bin"
+    large.write_bytes(bytes(COPY_BYTES + 1))
+    keeping.settle()
+    seal = keeping.root.seals / f"{save.name}.1"
+    keeping.keeper.tidy()
+    keeping.succeed()  # waits for what is under way
+    assert (seal / "tree/large.bin").samefile(large)
+    if acked:
+        loaded = Seal.load(seal)
+        assert loaded
+        loaded.acknowledge()
+    keeping.now += SHARED_S
+    keeping.keeper.tidy()
+    keeping.succeed()
+    assert (seal / "tree/large.bin").samefile(large) is not parted
 
 
 def test_model_final_is_the_final_weights_of_torchllms(keep: Open) -> None:
