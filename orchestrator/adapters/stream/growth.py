@@ -45,11 +45,12 @@ class Growth:
             return min(self._target, self._most, worth)
         if is_long:
             return min(tuning.most_streams, self._most, worth)
-        self._look(now, up, moved)
+        self._look(now, up, moved, left)
         return min(self._target, self._most, worth)
 
-    def _look(self, now: float, up: int, moved: int) -> None:
-        """After a while with the same connections, compare."""
+    def _look(self, now: float, up: int, moved: int, left: int) -> None:
+        """After a while with the same connections, compare; and try one more, unless the transfer
+        would end before that pays for making it."""
         if self._since is None or up != self._up:
             self._since, self._up = (now, moved), up
             return
@@ -61,6 +62,9 @@ class Growth:
             self._is_trial, self._base = False, None
             self._target = max(1, self._target - 1)
             self._settled_until = now + self._tuning.settle_s
-        elif now >= self._settled_until and self._target < self._tuning.most_streams:
+        elif self._may_try(now) and left > rate * self._tuning.trial_s:
             self._is_trial, self._base = True, rate
             self._target += 1
+
+    def _may_try(self, now: float) -> bool:
+        return now >= self._settled_until and self._target < self._tuning.most_streams

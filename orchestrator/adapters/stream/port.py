@@ -137,11 +137,13 @@ class FrameStream:
         self._pool.close()
 
     def _expect(self, size_bytes: int) -> None:
-        """Over a way that is known to be long, make the connections of a large transfer now."""
-        if (self._way.rtt_s or 0.0) >= self._tuning.long_rtt_s:
-            worth = 1 + size_bytes // self._tuning.long_share_bytes
-            count = min(self._tuning.most_streams, self._pace.streams(), worth) - 1
-            self._pool.make_ahead(count, spacing_s=self._tuning.spacing_s)
+        """Make the connections that a large transfer will begin with while the first comes up."""
+        tuning = self._tuning
+        is_long = (self._way.rtt_s or 0.0) >= tuning.long_rtt_s
+        most = tuning.most_streams if is_long else tuning.first_streams
+        share = tuning.long_share_bytes if is_long else tuning.share_bytes
+        count = min(most, self._pace.streams(), 1 + size_bytes // share)
+        self._pool.make_ahead(count - 1, spacing_s=tuning.spacing_s)
 
     def _work(
         self, manifest: Manifest, missing: Sequence[Key], received: Mapping[Key, Sequence[Range]]

@@ -16,7 +16,8 @@ class Tuning:
     a connection breaks comes twice, so that it is no more than that.
 
     One ssh channel carries at most 2 MiB a round trip: over a long link more of them help, over a
-    short one only the CPU that they cost shows. `retry_s` is the first of growing waits before a
+    short one only the CPU that they cost shows. One more is tried when at least `trial_s` of the
+    transfer are left. `retry_s` is the first of growing waits before a
     connection is made again, `fruitless` how many in a row may bring nothing before the box counts
     as unreachable."""
 
@@ -33,6 +34,7 @@ class Tuning:
     growth: float = 1.08
     window_s: float = 0.8
     settle_s: float = 15.0
+    trial_s: float = 4.0
     spacing_s: float = 0.04
     waiting_s: float = 0.15
     retry_s: float = 0.25

@@ -99,15 +99,29 @@ def until(is_so: Callable[[], bool]) -> bool:
 @pytest.mark.parametrize(
     ("rtt_s", "size_bytes", "pace", "made"),
     [
-        (None, 100 * MIB, None, 1),
-        (SHORT, 100 * MIB, None, 1),
+        (None, MIB // 2, None, 1),
+        (None, 100 * MIB, None, 2),
+        (SHORT, MIB // 2, None, 1),
+        (SHORT, 100 * MIB, None, 2),
+        (SHORT, 4096 * MIB, None, 2),
         (LONG, 0, None, 1),
         (LONG, MIB // 2, None, 1),
         (LONG, 3 * MIB, None, 4),
         (LONG, 100 * MIB, None, 8),
         (LONG, 100 * MIB, Pace(lambda: 12e6), 3),
     ],
-    ids=["unknown", "short", "nothing told", "small", "middle", "large", "capped"],
+    ids=[
+        "unknown, small",
+        "unknown, large",
+        "short, small",
+        "short, large",
+        "short, huge",
+        "nothing told",
+        "small",
+        "middle",
+        "large",
+        "capped",
+    ],
 )
 def test_as_many_are_made_ahead_as_are_worth_it(
     connections: Connections,
