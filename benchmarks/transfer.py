@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from transfer_box import DIE_WITH_US, Box, Sealed, Served
 from transfer_latency import latencies_s
 from transfer_table import LINKS, Found, machine, page
-from transfer_tools import ENGINE, TOOLS, Tool
+from transfer_tools import TOOLS, Tool
 from transfer_trees import QUICK_SCALE, TREES, write_tree
 from transfer_trial import measure
 from wan import raw
@@ -94,7 +94,7 @@ class Comparison:
         try:
             trial = measure(tool, served, self._sealed, into=self._folder, link=link, enter=enter)
         except RuntimeError as error:
-            if tool.name == ENGINE:
+            if tool.is_ours:
                 raise
             self._found.note(f"{tool.name}, {self._sealed.what} over {link}: {error}")
             return

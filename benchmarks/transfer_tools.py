@@ -20,13 +20,15 @@ Command = Callable[[Served, Sealed, Path], list[str]]
 
 @dataclass(frozen=True)
 class Tool:
-    """`command` makes the folder at its last argument from the checkpoint. One that `tells` prints
-    how long it took as JSON: its Python was started before, as the daemon's is."""
+    """`command` makes the folder at its last argument from the checkpoint; ours makes a mirror with
+    it inside. One that `tells` prints how long it took as JSON: its Python was started before, as
+    the daemon's is."""
 
     name: str
     command: Command
     needs: str
     tells: bool = False
+    is_ours: bool = False
 
     @property
     def is_here(self) -> bool:
@@ -39,6 +41,14 @@ def find(program: str) -> str | None:
 
 
 def _gpujob(served: Served, sealed: Sealed, dest: Path) -> list[str]:
+    return _engine(served, sealed, dest, lead_s=sealed.seal_s)
+
+
+def _cold(served: Served, sealed: Sealed, dest: Path) -> list[str]:
+    return _engine(served, sealed, dest, lead_s=0.0)
+
+
+def _engine(served: Served, sealed: Sealed, dest: Path, *, lead_s: float) -> list[str]:
     asked = {
         "state": str(served.box.state),
         "endpoint": [INSTANCE, served.host, served.port, served.box.user],
@@ -46,6 +56,7 @@ def _gpujob(served: Served, sealed: Sealed, dest: Path) -> list[str]:
         "name": sealed.name,
         "size_bytes": sealed.size_bytes,
         "mirror": str(dest),
+        "lead_s": lead_s,
     }
     return [sys.executable, str(HERE / "transfer_engine.py"), json.dumps(asked)]
 
@@ -99,7 +110,8 @@ def _paramiko(served: Served, sealed: Sealed, dest: Path) -> list[str]:
 
 
 TOOLS = (
-    Tool(ENGINE, _gpujob, "ssh", tells=True),
+    Tool(ENGINE, _gpujob, "ssh", tells=True, is_ours=True),
+    Tool(f"{ENGINE}, cold", _cold, "ssh", tells=True, is_ours=True),
     Tool("scp -r", _scp, "scp"),
     Tool("sftp get -r", _sftp, "sftp"),
     Tool("rsync -a", _rsync, "rsync"),

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from transfer_box import Sealed, Served
-from transfer_tools import ENGINE, Tool
+from transfer_tools import Tool
 
 LOOK_S = 0.25
 LIMIT_S = 900.0
@@ -54,7 +54,7 @@ def measure(
         if tool.tells:
             told = json.loads(said)
             seconds, cpu_s = told["seconds"], told["cpu_s"]
-        _check(sealed.tree, dest / sealed.name if tool.name == ENGINE else dest, tool.name)
+        _check(sealed.tree, dest / sealed.name if tool.is_ours else dest, tool.name)
         server_s = served.cpu_s() - server_s
     finally:
         shutil.rmtree(dest, ignore_errors=True)

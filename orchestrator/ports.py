@@ -312,6 +312,17 @@ class Boxes(Protocol):
         """All streams of one run that were opened with a cap keep it together."""
         ...
 
+    def expect(
+        self, endpoint: Endpoint, run: str, size_bytes: int, transfer: Transfer | None = None
+    ) -> None:
+        """A checkpoint of about this size will be asked for there soon: begin to connect for the
+        next stream to that box. Returns at once, raises nothing, and may be repeated."""
+        ...
+
+    def expect_nothing(self, endpoint: Endpoint, run: str) -> None:
+        """Give back what `expect` made and no stream took. Repeatable."""
+        ...
+
     def follow(
         self, endpoint: Endpoint, run: str, *, events: int, log: int, metrics: int
     ) -> Follower: ...

@@ -26,7 +26,7 @@ REPLY_BYTES = 1024 * 1024  # more than any reply says that is not asked for as a
 
 class Frames:
     """Connects at first use, and again after a failure. One thread works, any may close. `rtt_s`
-    is how soon an answer came at best."""
+    is how long the first small question took: infinite before it was answered."""
 
     def __init__(self, connect: Callable[[], Link]) -> None:
         self.rtt_s = math.inf
@@ -61,14 +61,18 @@ class Frames:
         """As `ask`; an error reply is returned as any other."""
         with self.mapped():
             link = self._open()
-        usual, asked_at = link.patience_s, time.monotonic()
+        usual = link.patience_s
         link.patience_s = usual + patience_s
         try:
+            asked_at = self._greet()
+            if payload:
+                self._greeted(asked_at)  # what takes long to send would count as well
             self.send(header, payload)
+            if not payload:
+                self._greeted(asked_at)
             return self.receive()
         finally:
             link.patience_s = usual
-            self.rtt_s = min(self.rtt_s, time.monotonic() - asked_at)
 
     def send(self, header: dict[str, Any], payload: bytes) -> None:
         with self.mapped():
@@ -154,6 +158,18 @@ class Frames:
         if self._busy.acquire(blocking=False):
             self._busy.release()
             self.drop()
+
+    def _greet(self) -> float | None:
+        """Ask, once, what is quick to answer; when that was."""
+        if math.isfinite(self.rtt_s):
+            return None
+        self.send({"op": "hello"}, b"")
+        return time.monotonic()
+
+    def _greeted(self, asked_at: float | None) -> None:
+        if asked_at is not None:
+            self.receive()
+            self.rtt_s = time.monotonic() - asked_at
 
     def _open(self) -> Link:
         with self._state:

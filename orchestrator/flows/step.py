@@ -33,6 +33,7 @@ from orchestrator.core.drain import drain_until
 from orchestrator.core.holdings import unlooked
 from orchestrator.core.run import Lease, Outcome, Run, Seal
 from orchestrator.flows import box, stores
+from orchestrator.flows.ahead import Ahead
 from orchestrator.flows.hold import Hold, World
 from orchestrator.flows.link import Link
 from orchestrator.flows.rented import Rented
@@ -53,6 +54,7 @@ class Stepper:
         self.link = Link(lease, world.ledger, world.clock, hold.folder, hold.redactor)
         self.transfers = Transfers()
         self._rented = Rented(hold)
+        self._ahead = Ahead()
         self._upkeep = Upkeep(hold)
         self._results = Results(hold, self._rented, self.link, self.transfers, self._upkeep)
         self.last: Action = Wait("nothing yet")
@@ -73,6 +75,7 @@ class Stepper:
         self.last = decide(run, hold.plan.offers, self._see(run), hold.now(), self._world.deadlines)
         self._act(run, self.last)
         self._transfer(hold.run())
+        self._connect_ahead(hold.run())
         self._upkeep.step(hold.run(), self.link.heartbeats())
         return hold.run().terminal
 
@@ -90,6 +93,8 @@ class Stepper:
     def close(self) -> None:
         """Let go of every task of this run; what they had not finished is done again later."""
         self._world.tasks.forget(self._hold.prefix)
+        for place in self._ahead.close():
+            self._world.boxes.expect_nothing(place, self.lease.run)
 
     def _keep_link(self, run: Run) -> Run:
         """Follow the agent of the instance that has one."""
@@ -232,6 +237,15 @@ class Stepper:
         to_tell = self.transfers.to_acknowledge(run, instance.id, busy)
         if to_tell:
             self._hold.begin("ack:", box.acknowledge, self._hold.kit(instance), to_tell)
+
+    def _connect_ahead(self, run: Run) -> None:
+        now, boxes = self._hold.now(), self._world.boxes
+        place = self._ahead.expected(run, self.link.heartbeats(), self._hold.busy(), now)
+        if place:
+            size = max((seal.size_bytes for seal in run.seals), default=0)
+            boxes.expect(place, run.id, size, self._hold.plan.checkpoints.transfer)
+        for place in self._ahead.over(now):
+            boxes.expect_nothing(place, run.id)
 
     def _fetch(self, seal: Seal, fetch: Callable[..., str], *arguments: Any) -> None:
         self._hold.begin(fetch_key(seal), weighed, fetch, seal, self._hold.folder, *arguments)

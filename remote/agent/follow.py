@@ -1,5 +1,6 @@
-"""Says what happens as it happens: facts, log and metrics from given offsets, and each second how
-the agent is. Who comes back with the last offsets misses nothing and gets nothing twice."""
+"""Says what happens as it happens: facts, log and metrics from given offsets, and how the agent is
+each second and when it has something new to say of itself. Who comes back with the last offsets
+misses nothing and gets nothing twice."""
 
 from __future__ import annotations
 
@@ -31,7 +32,7 @@ def follow(root: Root, out: BinaryIO, offsets: Dict[str, int], ear: Ear) -> int:
         "log": lambda offset: _blocks("log", root.log, offset),
         "metrics": lambda offset: _blocks("metrics", root.metrics, offset),
     }
-    beat_at = float("-inf")
+    beat_at, beat = float("-inf"), None
     try:
         out.write(MAGIC)
         while not _is_closed(out):
@@ -39,9 +40,10 @@ def follow(root: Root, out: BinaryIO, offsets: Dict[str, int], ear: Ear) -> int:
                 for offset, record in read(offsets[name]):
                     _say(out, record)
                     offsets[name] = offset
-            if time.monotonic() - beat_at >= BEAT_S:
-                beat_at = time.monotonic()
-                _say(out, _pulse(root))
+            slot = read_slot(root.heartbeat)
+            if time.monotonic() - beat_at >= BEAT_S or slot != beat:
+                beat_at, beat = time.monotonic(), slot
+                _say(out, {"heartbeat": slot, "agent_alive": living_agent(root) is not None})
             out.flush()
             ear.listen()
             time.sleep(POLL_S)
@@ -80,10 +82,6 @@ def _read(path: Path, offset: int, limit: int) -> bytes:
             return file.read(limit)
     except FileNotFoundError:
         return b""
-
-
-def _pulse(root: Root) -> Dict[str, Any]:
-    return {"heartbeat": read_slot(root.heartbeat), "agent_alive": living_agent(root) is not None}
 
 
 def _say(out: BinaryIO, record: Dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ import shutil
 import signal
 import threading
 import time
-from typing import Any, Dict, Iterator, Optional
+from typing import Any, Dict, Iterator, Optional, Set
 
 from remote.agent import VERSION, prepare, tmux
 from remote.agent.attempt import Attempt
@@ -58,6 +58,7 @@ class Supervisor:
         self._keeper: Optional[Keeper] = None
         self._launched_at: Optional[float] = None
         self._beat_at = float("-inf")
+        self._pinning: Set[str] = set()
         me = Process.of(os.getpid())
         record = {"v": PROTOCOL, "boot": self._facts.boot, **(me.to_json() if me else {})}
         write_json(root.agent, record)
@@ -163,10 +164,11 @@ class Supervisor:
         return BUSY_S if busy or self._launched_at is not None else QUIET_S
 
     def _beat(self) -> None:
-        now = time.monotonic()
-        if now - self._beat_at < BEAT_S:
+        now, pinning = time.monotonic(), self._keeper.pinning if self._keeper else []
+        # That a save begins is worth a beat of its own: the controller connects meanwhile.
+        if now - self._beat_at < BEAT_S and set(pinning) <= self._pinning:
             return
-        self._beat_at = now
+        self._beat_at, self._pinning = now, set(pinning)
         try:
             if self._keeper:
                 self._keeper.tidy()  # first, for it frees what a full disk has to be freed of
@@ -188,7 +190,7 @@ class Supervisor:
             "step": last_step(self._root.metrics),
             "settled": attempt is not None and self._is_settled(attempt),
             "log_bytes": log.stat().st_size if log.exists() else 0,
-            "pinning": self._keeper.pinning if self._keeper else [],
+            "pinning": sorted(self._pinning),
             "push": self._pusher.pulse(),
             "held_bytes": self._keeper.held_bytes if self._keeper else 0,
             "free_bytes": shutil.disk_usage(self._root.path).free,

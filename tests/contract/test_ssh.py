@@ -6,6 +6,7 @@ import os
 import stat
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -414,6 +415,37 @@ def test_a_tree_goes_both_ways_and_a_pull_survives_the_death_of_a_link(
     assert problems(box.folder / "home" / "inbox" / "work", manifest) == []
     stream.close()
     assert ssh_children() == []
+
+
+def test_an_expected_stream_is_connected_before_it_is_asked_for(
+    box: Rented, shell: Shell, tmp_path: Path
+) -> None:
+    tree = tmp_path / "box"
+    manifest = write_tree(tree, weights=os.urandom(CHUNK_BYTES))
+    here = Path(__file__).parents[2]
+    body = SERVES.format(path=[str(here), str(here / "tests")], tree=str(tree))
+    shell.put(body.encode(), f".gpujob/{RUN}/agent.pyz")
+    for _ in range(3):
+        box.boxes.expect(box.endpoint, RUN, manifest.size_bytes)
+    (made,) = _until_some()
+    stream = box.boxes.stream(box.endpoint, RUN)
+    box.boxes.expect_nothing(box.endpoint, RUN)
+    assert stream.manifest("checkpoint-10", 1).digest == manifest.digest
+    assert ssh_children() == [made]
+    stream.close()
+    assert ssh_children() == []
+    box.boxes.expect(box.endpoint, RUN, manifest.size_bytes)
+    _until_some()
+    box.boxes.expect_nothing(box.endpoint, RUN)
+    box.boxes.expect_nothing(box.endpoint, RUN)
+    assert ssh_children() == []
+
+
+def _until_some() -> list[int]:
+    deadline = time.monotonic() + 20
+    while not ssh_children() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return ssh_children()
 
 
 def test_processes_that_race_for_the_client_key_agree(tmp_path: Path) -> None:

@@ -305,6 +305,14 @@ class SimBoxes:
         self._world.box((endpoint.host, endpoint.port))
         return SimStream(self._world, (endpoint.host, endpoint.port))
 
+    def expect(
+        self, endpoint: Endpoint, run: str, size_bytes: int, transfer: object = None
+    ) -> None:
+        pass  # a connection takes no time here
+
+    def expect_nothing(self, endpoint: Endpoint, run: str) -> None:
+        pass
+
     def follow(
         self, endpoint: Endpoint, run: str, *, events: int, log: int, metrics: int
     ) -> SimFollower:

@@ -44,6 +44,7 @@ class SshBoxes:
         self._clock = clock or SystemClock()
         self._paces: dict[str, Pace] = {}
         self._ways: dict[tuple[str, str], Way] = {}
+        self._expected: dict[tuple[str, Endpoint], FrameStream] = {}
         self._lock = threading.Lock()
 
     def public_key(self) -> str:
@@ -73,10 +74,24 @@ class SshBoxes:
         return FabricShell(endpoint, key=self._key.path, pinned=pinned)
 
     def stream(self, endpoint: Endpoint, run: str, transfer: Transfer | None = None) -> FrameStream:
-        pace = self._pace(run, transfer)
         with self._lock:
-            way = self._ways.setdefault((run, endpoint.instance), Way())
-        return FrameStream(lambda: self._agent(endpoint, run, "serve"), pace=pace, way=way)
+            ready = self._expected.pop((run, endpoint), None)
+        return ready or self._stream(endpoint, run, transfer)
+
+    def expect(
+        self, endpoint: Endpoint, run: str, size_bytes: int, transfer: Transfer | None = None
+    ) -> None:
+        stream = self._stream(endpoint, run, transfer)
+        with self._lock:
+            kept = self._expected.setdefault((run, endpoint), stream)
+        if kept is stream:
+            stream.expect(size_bytes)
+
+    def expect_nothing(self, endpoint: Endpoint, run: str) -> None:
+        with self._lock:
+            ready = self._expected.pop((run, endpoint), None)
+        if ready:
+            ready.close()
 
     def follow(
         self, endpoint: Endpoint, run: str, *, events: int, log: int, metrics: int
@@ -89,6 +104,12 @@ class SshBoxes:
         self._key.make()
         pinned = self._pinned(endpoint, run)
         return ssh_command(endpoint, key=self._key.path, known_hosts=pinned, tty=True)
+
+    def _stream(self, endpoint: Endpoint, run: str, transfer: Transfer | None) -> FrameStream:
+        pace = self._pace(run, transfer)
+        with self._lock:
+            way = self._ways.setdefault((run, endpoint.instance), Way())
+        return FrameStream(lambda: self._agent(endpoint, run, "serve"), pace=pace, way=way)
 
     def _pace(self, run: str, transfer: Transfer | None) -> Pace:
         """One for all streams of a run: the cap is theirs together."""

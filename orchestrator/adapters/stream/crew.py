@@ -121,10 +121,8 @@ class Crew:
         self.tuning = tuning
         self.pace = pace
         self.growth = Growth(tuning)
-        if pool.control.rtt_s < tuning.long_rtt_s:
-            self.growth.measured(pool.control.rtt_s)
-        elif (way.rtt_s or 0.0) >= tuning.long_rtt_s:
-            self.growth.measured(way.rtt_s or 0.0)
+        if way.rtt_s is not None:
+            self.growth.measured(way.rtt_s)
         self.is_over = False
         self._work = work
         self._each = each

@@ -39,14 +39,17 @@ class Pool:
     def has_ahead(self) -> bool:
         return bool(self._ahead)
 
+    def make_control(self) -> None:
+        """Begin to make the one for questions."""
+        self._begin(self.control, 0.0)
+
     def make_ahead(self, count: int, *, spacing_s: float) -> None:
-        """Begin to make `count` connections, one each `spacing_s`; what fails is made by who
-        takes it."""
-        for place in range(1, count + 1):
+        """Begin to make what is missing to `count` connections ahead, one each `spacing_s`; what
+        fails is made by who takes it."""
+        for place in range(len(self._ahead) + 1, count + 1):
             frames = self._new()
             self._ahead.append(frames)
-            words = (frames, place * spacing_s)
-            threading.Thread(target=self._make, args=words, daemon=True).start()
+            self._begin(frames, place * spacing_s)
 
     def take(self) -> Frames:
         """One that is there or on its way, else a new one."""
@@ -81,6 +84,9 @@ class Pool:
         if is_closed:
             frames.close()
         return frames
+
+    def _begin(self, frames: Frames, after_s: float) -> None:
+        threading.Thread(target=self._make, args=(frames, after_s), daemon=True).start()
 
     def _make(self, frames: Frames, after_s: float) -> None:
         if not self._closed.wait(after_s):

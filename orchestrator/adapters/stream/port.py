@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from orchestrator.adapters.durable import disk_room
+from orchestrator.adapters.frames import Frame
 from orchestrator.adapters.link import Link
 from orchestrator.adapters.partial import Chunk as Key
 from orchestrator.adapters.partial import Partial
@@ -47,12 +48,17 @@ class FrameStream:
         self._pool = Pool(connect)
         self._control = self._pool.control
 
+    def expect(self, size_bytes: int) -> None:
+        """About so many bytes will be asked for soon: begin to make the connections."""
+        self._pool.make_control()
+        self._make_ahead(size_bytes)
+
     def manifest(self, name: str, generation: int, size_bytes: int = 0) -> Manifest:
         """`size_bytes` is how large the checkpoint is, for what comes next."""
-        self._expect(size_bytes)
+        self._make_ahead(size_bytes)
         request = {"op": "manifest", "name": name, "generation": generation}
         with self._control.working():
-            data = self._control.ask(request)[1]
+            data = self._ask(request)[1]
         try:
             return Manifest.decode(data)
         except ContractError as error:
@@ -93,7 +99,7 @@ class FrameStream:
 
     def ack(self, name: str, generation: int) -> None:
         with self._control.working():
-            self._control.ask({"op": "ack", "name": name, "generation": generation})
+            self._ask({"op": "ack", "name": name, "generation": generation})
 
     def push(
         self,
@@ -106,6 +112,7 @@ class FrameStream:
         """`progress` is told the bytes of the tree that the box holds so far."""
         push = Push(source, manifest, self._control)
         need = push.offer(dest, mode)
+        self._learn()
         for _ in range(TRIES):
             work = self._work(manifest, need, push.received)
             self._run(self._crew(work, push.bind(work)), work, manifest.size_bytes, progress)
@@ -136,7 +143,15 @@ class FrameStream:
     def close(self) -> None:
         self._pool.close()
 
-    def _expect(self, size_bytes: int) -> None:
+    def _ask(self, request: dict[str, Any]) -> Frame:
+        reply = self._control.ask(request)
+        self._learn()
+        return reply
+
+    def _learn(self) -> None:
+        self._way.rtt_s = self._control.rtt_s
+
+    def _make_ahead(self, size_bytes: int) -> None:
         """Make the connections that a large transfer will begin with while the first comes up."""
         tuning = self._tuning
         is_long = (self._way.rtt_s or 0.0) >= tuning.long_rtt_s

@@ -16,6 +16,7 @@ from orchestrator.adapters.check import problems
 from orchestrator.adapters.link import Link
 from orchestrator.adapters.stream import FrameStream, Pace, Tuning, Way
 from orchestrator.errors import Unreachable
+from remote.contract import Manifest
 
 MIB = 1024 * 1024
 LONG, SHORT = 0.08, 0.001
@@ -154,27 +155,70 @@ def test_a_transfer_uses_them_and_leaves_one(
 
 
 def test_those_that_cannot_be_made_cost_nothing_but_themselves(
+    connections: Connections, server: Server, tmp_path: Path
+) -> None:
+    connections.fails = lambda count: 0 < count < 8
+    way = Way()
+    stream = FrameStream(connections, tuning=SWIFT, way=way)
+    try:
+        stream.manifest("checkpoint-10", 1)  # the first of all is the one for questions
+        way.rtt_s = LONG
+        manifest = stream.manifest("checkpoint-10", 1, 100 * MIB)
+        assert until(lambda: len(connections.made) == 8)
+        stream.pull("checkpoint-10", 1, tmp_path / "into", manifest, lambda _: None)
+    finally:
+        stream.close()
+    assert problems(tmp_path / "into", server.manifest) == []
+
+
+def test_what_is_expected_is_there_when_it_is_asked_for(
     connections: Connections,
     open_stream: Callable[..., FrameStream],
     server: Server,
     tmp_path: Path,
 ) -> None:
-    connections.fails = lambda count: 0 < count < 8
     stream = open_stream(LONG)
-    stream.manifest("checkpoint-10", 1)  # the first of all is the one for questions
-    manifest = stream.manifest("checkpoint-10", 1, 100 * MIB)
+    stream.expect(100 * MIB)
     assert until(lambda: len(connections.made) == 8)
+    manifest = stream.manifest("checkpoint-10", 1, 100 * MIB)
     stream.pull("checkpoint-10", 1, tmp_path / "into", manifest, lambda _: None)
-    assert problems(tmp_path / "into", server.manifest) == []
+    assert len(connections.made) == 8, "no other was made"
 
 
-def test_a_transfer_learns_how_long_the_way_is(
-    connections: Connections, server: Server, tmp_path: Path
+def test_what_is_expected_and_does_not_come_is_given_back(
+    connections: Connections, open_stream: Callable[..., FrameStream]
+) -> None:
+    stream = open_stream(LONG)
+    stream.expect(3 * MIB)
+    assert until(lambda: len(connections.made) == 4)
+    stream.close()
+    assert until(lambda: connections.open == 0)
+
+
+def _manifest(stream: FrameStream, server: Server, folder: Path) -> None:
+    stream.manifest("checkpoint-10", 1)
+
+
+def _pull(stream: FrameStream, server: Server, folder: Path) -> None:
+    stream.pull("checkpoint-10", 1, folder / "into", server.manifest, lambda _: None)
+
+
+def _push_what_is_there(stream: FrameStream, server: Server, folder: Path) -> None:
+    (folder / "code").mkdir()
+    stream.push(folder / "code", Manifest(()), "gpujob/code", "merge", lambda _: None)
+
+
+@pytest.mark.parametrize("ask", [_manifest, _pull, _push_what_is_there])
+def test_every_use_learns_how_long_the_way_is(
+    ask: Callable[[FrameStream, Server, Path], None],
+    connections: Connections,
+    server: Server,
+    tmp_path: Path,
 ) -> None:
     way = Way()
     stream = FrameStream(connections, tuning=SWIFT, way=way)
     try:
-        stream.pull("checkpoint-10", 1, tmp_path / "into", server.manifest, lambda _: None)
+        ask(stream, server, tmp_path)
     finally:
         stream.close()
     assert way.rtt_s is not None and 0 < way.rtt_s < 20
