@@ -411,7 +411,7 @@ def test_a_box_that_asks_for_what_was_not_offered_is_cut_off(
     server.bend = lambda header, payload: ({"upload": "x", "need": need}, b"")
     with pytest.raises(Unreachable):
         open_stream().push(tmp_path / "box", server.manifest, "work", "merge", lambda _: None)
-    assert [each["op"] for each in server.asked] == ["offer"]
+    assert [each["op"] for each in server.asked] == ["hello", "offer"]
 
 
 def test_a_box_that_put_something_else_in_place_is_an_integrity_error(
