@@ -120,6 +120,7 @@ def test_a_teardown_brings_home_what_is_complete(place: Place) -> None:
     assert place.run("watch", run, check=1).stderr
 
 
+@pytest.mark.long
 def test_a_home_that_only_the_box_sees(place: Place) -> None:
     """Any shortcut through the local disk fails: the box's home is a tmpfs of its own."""
     (place.state / "config.toml").write_text("[local]\nprivate_home = true\n")
@@ -277,7 +278,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, ...]:
         pytest.param("instance.running", 1, marks=pytest.mark.long),
         ("checkpoint.sealed", 2),
         pytest.param("drain.begun", 1, marks=pytest.mark.long),
-        ("instance.terminating", 1),
+        pytest.param("instance.terminating", 1, marks=pytest.mark.long),
     ],
     ids=["provisioning", "preparing", "transfer", "draining", "teardown"],
 )
