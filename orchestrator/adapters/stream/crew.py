@@ -120,9 +120,7 @@ class Crew:
     ) -> None:
         self.tuning = tuning
         self.pace = pace
-        self.growth = Growth(tuning)
-        if way.rtt_s is not None:
-            self.growth.measured(way.rtt_s)
+        self.growth = Growth(tuning, way.rtt_s)
         self.is_over = False
         self._work = work
         self._each = each

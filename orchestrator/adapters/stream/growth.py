@@ -7,13 +7,14 @@ from orchestrator.adapters.stream.tuning import Tuning
 
 class Growth:
     """Over a long link, where one connection cannot carry much, as many as there may be; over a
-    short one a first few, and one more as long as that makes it faster."""
+    short one a first few, and one more as long as that makes it faster. `rtt_s` is what is known of
+    the link beforehand."""
 
-    def __init__(self, tuning: Tuning) -> None:
+    def __init__(self, tuning: Tuning, rtt_s: float | None = None) -> None:
         self._tuning = tuning
         self._most = tuning.most_streams
         self._target = tuning.first_streams
-        self.rtt_s: float | None = None
+        self.rtt_s = rtt_s
         self._base: float | None = None
         self._is_trial = False
         self._since: tuple[float, int] | None = None
@@ -23,6 +24,10 @@ class Growth:
     def measured(self, rtt_s: float) -> None:
         """How long a small question took; the shortest counts."""
         self.rtt_s = rtt_s if self.rtt_s is None else min(rtt_s, self.rtt_s)
+
+    def at_first(self, size: int, *, most: int) -> int:
+        """How many a transfer of `size` bytes begins with."""
+        return self.wanted(0.0, up=0, moved=0, left=size, most=most)
 
     def failed(self, now: float, up: int) -> None:
         """A connection broke, or could not be made, while `up` others work: sshd may refuse so

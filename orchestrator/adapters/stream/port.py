@@ -14,6 +14,7 @@ from orchestrator.adapters.partial import Chunk as Key
 from orchestrator.adapters.partial import Partial
 from orchestrator.adapters.stream.chunk import Chunk, Range
 from orchestrator.adapters.stream.crew import Crew, Lane
+from orchestrator.adapters.stream.growth import Growth
 from orchestrator.adapters.stream.pace import Pace
 from orchestrator.adapters.stream.pool import Pool, Way
 from orchestrator.adapters.stream.pull import SAFE, TRIES, Pull
@@ -153,12 +154,9 @@ class FrameStream:
 
     def _make_ahead(self, size_bytes: int) -> None:
         """Make the connections that a large transfer will begin with while the first comes up."""
-        tuning = self._tuning
-        is_long = (self._way.rtt_s or 0.0) >= tuning.long_rtt_s
-        most = tuning.most_streams if is_long else tuning.first_streams
-        share = tuning.long_share_bytes if is_long else tuning.share_bytes
-        count = min(most, self._pace.streams(), 1 + size_bytes // share)
-        self._pool.make_ahead(count - 1, spacing_s=tuning.spacing_s)
+        growth = Growth(self._tuning, self._way.rtt_s)
+        count = growth.at_first(size_bytes, most=self._pace.streams())
+        self._pool.make_ahead(count - 1, spacing_s=self._tuning.spacing_s)
 
     def _work(
         self, manifest: Manifest, missing: Sequence[Key], received: Mapping[Key, Sequence[Range]]
