@@ -13,12 +13,19 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FIRST_PARTY = ("orchestrator", "remote")
 
+# What a job file's `train:` may say stands once, where it is read, and is checked here with it.
+SETTINGS_OF_THE_TRAINER = ("remote.trainer.settings", "remote.trainer.args")
 # A package of the left may import first-party modules that begin with one of the right.
 MAY_IMPORT = {
     "remote.contract": (),
     "remote.agent": ("remote.contract", "remote.agent"),
     "remote.trainer": ("remote.contract", "remote.trainer"),
-    "orchestrator.core": ("orchestrator.core", "orchestrator.errors", "remote.contract"),
+    "orchestrator.core": (
+        "orchestrator.core",
+        "orchestrator.errors",
+        "remote.contract",
+        *SETTINGS_OF_THE_TRAINER,
+    ),
     "orchestrator.ports": ("orchestrator.core", "remote.contract"),
     "orchestrator.flows": (
         "orchestrator.flows",
@@ -122,6 +129,18 @@ def test_the_agent_needs_only_the_standard_library() -> None:
         if module.startswith(("remote.agent", "remote.contract")):
             tops = {name.split(".")[0] for name in _imports(path)} - {"remote"}
             assert tops <= set(sys.stdlib_module_names), f"{module}: {tops}"
+
+
+def test_the_settings_of_the_trainer_need_only_the_standard_library() -> None:
+    seen, left = set[str](), set(SETTINGS_OF_THE_TRAINER)
+    while left:
+        module = left.pop()
+        seen.add(module)
+        names = set(_imports(MODULES[module]))
+        ours = {name for name in names if name in MODULES}
+        assert {name.split(".")[0] for name in names - ours} <= set(sys.stdlib_module_names), module
+        left |= ours - seen
+    assert "remote.trainer.zero" in seen
 
 
 def test_the_controller_never_imports_torch() -> None:

@@ -1,1 +1,1 @@
-"""gpujob's own trainer: TRL, PEFT and DeepSpeed behind one JSON file."""
+"""gpujob's own trainer: one loop over torch or DeepSpeed, behind one JSON file."""

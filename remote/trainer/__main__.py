@@ -1,4 +1,7 @@
-"""`python -m remote.trainer TRAIN.json`: alone, or once a rank under torchrun or deepspeed."""
+"""`python -m remote.trainer TRAIN.json`: alone, or once a rank under torchrun or deepspeed.
+
+`python -m remote.trainer evaluate EVAL.json` evaluates instead.
+"""
 
 from __future__ import annotations
 
@@ -8,24 +11,39 @@ import sys
 from pathlib import Path
 
 from remote.trainer import settings, setup
+from remote.trainer.evaluate import main as evaluation
 from remote.trainer.problems import TrainError
+from remote.trainer.settings import Settings
 
 BAD_SETTINGS = 2
+DIVERGED = 1
 
 
 def main() -> int:
+    if sys.argv[1:2] == ["evaluate"]:
+        return evaluation.main(sys.argv[2:])
     options = _options()
     resume = options.resume or os.environ.get("GPUJOB_RESUME_FROM") or None
     try:
         train = settings.load(options.train)
         setup.prepare(train)
-        from remote.trainer.run import run  # seconds of imports: only once the settings are good
-
-        return run(train, resume=Path(resume) if resume else None)
+        return _run(train, Path(resume) if resume else None)
     except TrainError as error:
         if setup.rank() == 0:
             print(*(f"error: {problem}" for problem in error.problems), sep="\n", file=sys.stderr)
         return BAD_SETTINGS
+
+
+def _run(train: Settings, resume: Path | None) -> int:
+    from remote.trainer.loop import Diverged  # seconds of imports: once the settings are good
+    from remote.trainer.run import run
+
+    try:
+        return run(train, resume=resume)
+    except Diverged as error:
+        if setup.rank() == 0:
+            print(f"error: {error}", file=sys.stderr)
+        return DIVERGED
 
 
 def _options() -> argparse.Namespace:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any
@@ -17,8 +18,16 @@ class TrainError(Exception):
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """`; did you mean X?` when a known name is close to `name`, else nothing."""
-    near = get_close_matches(name, list(known), n=1)
+    near = get_close_matches(name[:60], list(known), n=1)
     return f"; did you mean {near[0]}?" if near else ""
+
+
+def is_finite(value: float) -> bool:
+    """Also of an integer that no float is as large as."""
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
 
 
 class Problems:
@@ -33,6 +42,10 @@ class Problems:
     def extend(self, problems: Iterable[str]) -> None:
         self._found.extend(problems)
 
+    @property
+    def found(self) -> tuple[str, ...]:
+        return tuple(self._found)
+
     def raise_if_any(self) -> None:
         if self._found:
             raise TrainError(self._found)
@@ -43,12 +56,15 @@ class Problems:
             if key not in names:
                 self.add(f"{prefix}{key}: unknown key{did_you_mean(str(key), names)}")
 
-    def text(self, record: Mapping[str, Any], key: str, *, required: bool = False) -> str | None:
+    def text(
+        self, record: Mapping[str, Any], key: str, prefix: str = "", *, required: bool = False
+    ) -> str | None:
         value = record.get(key)
         if isinstance(value, str) and value:
             return value
         if value is not None or required:
-            self.add(f"{key}: must be a text" if value is not None else f"{key}: is missing")
+            what = "must be a text" if value is not None else "is missing"
+            self.add(f"{prefix}{key}: {what}")
         return None
 
     def texts(
@@ -83,12 +99,15 @@ class Problems:
         if isinstance(value, bool) or not isinstance(value, int | float):
             self.add(f"{prefix}{key}: must be a number")
             return default
+        if not is_finite(value):
+            self.add(f"{prefix}{key}: must be a finite number")
+            return default
         return value
 
-    def flag(self, record: Mapping[str, Any], key: str) -> bool:
+    def flag(self, record: Mapping[str, Any], key: str, prefix: str = "") -> bool:
         value = record.get(key)
         if value is not None and not isinstance(value, bool):
-            self.add(f"{key}: must be true or false")
+            self.add(f"{prefix}{key}: must be true or false")
         return value is True
 
     def mapping(self, record: Mapping[str, Any], key: str) -> Mapping[str, Any]:

@@ -1,28 +1,33 @@
-"""The training run, from top to bottom: data, model, trainer, train, save."""
+"""A training run, from top to bottom: settle, build, train, save."""
 
 from __future__ import annotations
 
-import math
 import os
 import sys
+import traceback
 import warnings
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-import datasets
 import torch
 import torch.distributed as dist
 from transformers.utils.logging import disable_progress_bar
-from trl import SFTTrainer
 
-from remote.trainer import data
-from remote.trainer.arguments import arguments
-from remote.trainer.callbacks import Completeness, Metrics, Stop
+from remote.trainer import batching, checkpoint, flops
+from remote.trainer.build import Parts, build
+from remote.trainer.checkpoint import Checkpoints
+from remote.trainer.data.dump import first_batch, summary
+from remote.trainer.learner import Learner
+from remote.trainer.loop import Diverged, Plan, StopSignal, train
 from remote.trainer.marker import Pins
-from remote.trainer.model import load_tokenizer, lora_config
 from remote.trainer.problems import TrainError
+from remote.trainer.ranks import rank, together, world
 from remote.trainer.settings import Settings
-from remote.trainer.setup import start_deepspeed_on_cpu
+from remote.trainer.settle import Run, settle
+from remote.trainer.setup import start_ranks
+from remote.trainer.sinks import Console, JsonLines, Sink, TensorBoard, WeightsAndBiases
+from remote.trainer.telemetry import Telemetry
 
 STOPPED = 128 + 15  # what a shell reports for a process that SIGTERM ended
 
@@ -30,105 +35,191 @@ STOPPED = 128 + 15  # what a shell reports for a process that SIGTERM ended
 def run(settings: Settings, *, resume: Path | None) -> int:
     """Train; return the exit code: 0 when the last step was reached, 143 when stopped before.
 
-    Raises TrainError for what the user has to change.
+    Raises TrainError for what the user has to change, and Diverged.
     """
-    on_gpu = torch.cuda.is_available()
-    if settings.deepspeed is not None and not on_gpu:
-        start_deepspeed_on_cpu()
-    datasets.disable_caching()
     warnings.simplefilter("ignore", FutureWarning)  # the libraries' notes to each other
+    start_ranks(settings)
     disable_progress_bar()
+    _set_precision(settings)
+    try:
+        code = _run(settings, resume)
+    except (TrainError, Diverged):
+        _leave()  # as all ranks do
+        raise
+    except BaseException:
+        if world() > 1:
+            _fail_alone()
+        _leave()
+        raise
+    _leave()
+    return code
 
-    args = arguments(settings, _output_dir(settings), on_gpu=on_gpu)
-    if resume is not None:
-        _check_resume(resume, args.world_size)
-    train_data = data.load(settings.train_files)
-    eval_data = _evaluation_data(settings)
-    tokenizer = load_tokenizer(settings.model, settings.template)
-    completeness = Completeness(Pins(_path_from("GPUJOB_PINNED")))
-    trainer = SFTTrainer(
-        model=settings.model,
-        args=args,
-        train_dataset=train_data,
-        eval_dataset=eval_data,
-        processing_class=tokenizer,
-        peft_config=lora_config(settings.lora) if settings.lora else None,
-        callbacks=[Metrics(_path_from("GPUJOB_METRICS")), completeness, Stop()],
-    )
-    _settle_adapters(trainer)
-    if len(trainer.train_dataset) == 0:
-        raise TrainError(["max_seq_length: no example has an assistant's word within it"])
-    if trainer.is_world_process_zero():
-        print(batch_arithmetic(args, len(train_data), len(trainer.train_dataset)), flush=True)
 
-    trainer.train(resume_from_checkpoint=str(resume) if resume else None)
-
-    reached = trainer.state.global_step >= trainer.state.max_steps
-    if reached:
-        _save_final(trainer, completeness)
-    if trainer.is_world_process_zero():
-        print(f"{'finished' if reached else 'stopped'} at step {trainer.state.global_step}")
+def _leave() -> None:
     sys.stdout.flush()
     if dist.is_initialized():
         dist.destroy_process_group()
-    return 0 if reached else STOPPED
 
 
-def batch_arithmetic(args: Any, examples: int, sequences: int) -> str:
-    """The effective batch as a person would work it out on paper."""
-    ranks, micro = args.world_size, args.per_device_train_batch_size
-    accumulation = args.gradient_accumulation_steps
-    batch = ranks * micro * accumulation
-    updates = math.ceil(math.ceil(sequences / (ranks * micro)) / accumulation)
-    steps = args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * updates)
-    how = "packed into" if args.packing else "of which usable"
-    return (
-        f"batch: {ranks} ranks x {micro} sequences x {accumulation} accumulation"
-        f" = {batch} sequences a step (at most {batch * args.max_length:,} tokens)\n"
-        f"data: {examples:,} examples, {how} {sequences:,} sequences:"
-        f" {updates:,} steps an epoch; {steps:,} steps = {steps / updates:.2f} epochs"
+def _fail_alone() -> NoReturn:
+    """End at once: while others are in a collective, leaving the group waits for them, and they
+    for this rank, so that nobody would ever read why."""
+    print(f"rank {rank()} failed:\n{traceback.format_exc()}", file=sys.stderr)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(1)
+
+
+def _run(settings: Settings, folder: Path | None) -> int:
+    this = settle(settings, folder)
+    if rank() == 0:
+        _introduce(this)
+    torch.manual_seed(settings.args.seed)  # adapters begin alike on every rank
+    learner, lm = build(_parts(this))
+    return _train(this, learner, _telemetry(this, lm))
+
+
+def _introduce(this: Run) -> None:
+    settings, store, order = this.settings, this.store, this.order
+    epoch_steps = order.steps_per_epoch
+    how = "packed into" if settings.packing else "of which usable"
+    print(summary(store.report))
+    print(batching.describe(this.batch, settings.max_seq_length))
+    print(
+        f"steps: {store.report.rows:,} examples, {how} {order.items:,} sequences:"
+        f" {epoch_steps:,.2f} steps an epoch; {this.last:,} steps ="
+        f" {this.last / epoch_steps:.2f} epochs"
+    )
+    if this.origin is None:
+        print(first_batch(store, list(order.step(0).items[0]), this.tokenizer))
+    else:
+        was = "" if this.origin.ranks == world() else f" (saved by {this.origin.ranks} ranks)"
+        print(f"Resumed from checkpoint: {this.origin.folder}, step {this.origin.step}{was}")
+    sys.stdout.flush()
+
+
+def _parts(this: Run) -> Parts:
+    return Parts(
+        settings=this.settings,
+        config=this.config,
+        tokenizer=this.tokenizer,
+        store=this.store,
+        held_out=this.held_out,
+        order=this.order,
+        batch=this.batch,
+        schedule=this.schedule,
+        origin=this.origin,
+        last=this.last,
+        output=this.output,
     )
 
 
-def _settle_adapters(trainer: Any) -> None:
-    """PEFT saves these names as a set, in another order each time; equal runs shall be equal."""
-    for config in getattr(trainer.model, "peft_config", {}).values():
-        if isinstance(config.target_modules, set):
-            config.target_modules = sorted(config.target_modules)
+def _train(this: Run, learner: Learner, telemetry: Telemetry) -> int:
+    args, evaluation = this.settings.args, this.settings.evaluation
+    checkpoints = Checkpoints(this.output, Pins(_path_from("GPUJOB_PINNED")), args.save_total_limit)
+    checkpoints.begin(this.first)
+    _restore_random(this)
+    stop = StopSignal()
+    stop.listen()
+    plan = Plan(
+        first=this.first,
+        last=this.last,
+        save_every=this.save_every,
+        evaluate_every=evaluation.every or this.last if evaluation else None,
+        held_out=this.held_out,
+    )
+
+    def state(step: int) -> dict[str, Any]:
+        return _state(this, telemetry, step)
+
+    done = train(
+        plan, learner, telemetry=telemetry, checkpoints=checkpoints, stop=stop, state=state
+    )
+    reached = done >= this.last
+    if reached:
+        checkpoints.save_final(done, learner, state(done))
+    telemetry.close()
+    if rank() == 0:
+        print(f"{'finished' if reached else 'stopped'} at step {done}")
+    return 0 if reached else STOPPED
 
 
-def _save_final(trainer: Any, completeness: Completeness) -> None:
-    """Weights, tokenizer and state at the root of the output folder, then their marker."""
-    folder = Path(trainer.args.output_dir)
-    trainer.save_model()
-    trainer.save_state()
-    completeness.complete(folder, "final", state=trainer.state, subfolders=False)
+def _telemetry(this: Run, lm: Any) -> Telemetry:
+    origin = this.origin
+    peak = flops.peak()
+    store = this.store
+    length = store.report.tokens / max(1, len(store) * store.parts)
+    return Telemetry(
+        max_steps=this.last,
+        every=this.settings.args.logging_steps,
+        sinks=together(lambda: _sinks(this)),
+        history=list(origin.history) if origin else [],
+        tokens=origin.tokens if origin else 0,
+        skipped=origin.skipped if origin else 0,
+        flops_per_token=flops.per_token(lm, this.config, length=length) if peak else None,
+        peak_flops=peak * world() if peak else None,
+    )
 
 
-def _output_dir(settings: Settings) -> Path:
-    name = os.environ.get("GPUJOB_CHECKPOINT_DIR") or settings.args.get("output_dir")
-    if not name:
-        raise TrainError(["args.output_dir: is missing, and GPUJOB_CHECKPOINT_DIR is not set"])
-    return Path(name)
+def _sinks(this: Run) -> list[Sink]:
+    if rank() != 0:
+        return []
+    args = this.settings.args
+    sinks: list[Sink] = [Console(this.last)]
+    path = _path_from("GPUJOB_METRICS")
+    if path is not None:
+        sinks.append(JsonLines(path, this.last))
+    if "tensorboard" in args.report_to:
+        sinks.append(TensorBoard(this.output / "runs", begins_after=this.first))
+    if "wandb" in args.report_to:
+        sinks.append(WeightsAndBiases(asdict(this.settings), name=args.run_name, id=_run_id()))
+    return sinks
 
 
-def _check_resume(folder: Path, world_size: int) -> None:
-    if not (folder / "trainer_state.json").is_file():
-        raise TrainError([f"resume: {folder} is not a checkpoint (no trainer_state.json)"])
-    ranks = len(list(folder.glob("rng_state*.pth")))
-    if ranks and ranks != world_size:
-        raise TrainError(
-            [
-                f"resume: {folder} was saved by {ranks} ranks and this run has {world_size};"
-                " another number of ranks is not supported yet"
-            ]
-        )
+def _run_id() -> str | None:
+    """The same in every attempt of a run's phase, so that their curves are one."""
+    parts = [os.environ.get(name) for name in ("GPUJOB_RUN_ID", "GPUJOB_PHASE")]
+    return "-".join(part for part in parts if part) or None
 
 
-def _evaluation_data(settings: Settings) -> Any:
-    if settings.evaluation is None:
-        return None
-    return data.load(settings.evaluation.files, limit=settings.evaluation.max_examples)
+def _state(this: Run, telemetry: Telemetry, step: int) -> dict[str, Any]:
+    """`trainer_state.json`: Hugging Face's keys that others read, and under `gpujob` ours."""
+    batch = this.batch
+    return {
+        "global_step": step,
+        "max_steps": this.last,
+        "train_batch_size": batch.micro,
+        "logging_steps": telemetry.every,
+        "log_history": telemetry.history,
+        "gpujob": {
+            **this.identity,
+            "ranks": batch.ranks,
+            "batch": batch.micro * batch.accumulation * batch.ranks,
+            "tokens": telemetry.tokens,
+            "skipped": telemetry.skipped,
+            "rate": this.schedule.rate(step),
+        },
+    }
+
+
+def _restore_random(this: Run) -> None:
+    """The random state of each rank; from another number of ranks there is none to restore."""
+    origin = this.origin
+    if origin is not None and origin.ranks == world():
+        together(lambda: checkpoint.restore_random(origin.folder))
+    else:
+        checkpoint.seed_rank(this.settings.args.seed, this.first)
+
+
+def _set_precision(settings: Settings) -> None:
+    args = settings.args
+    if args.bf16 and torch.cuda.is_available() and not torch.cuda.is_bf16_supported():
+        raise TrainError(["args.bf16: this GPU has no bfloat16; say fp16 with deepspeed"])
+    torch.backends.cuda.matmul.allow_tf32 = args.tf32 is not False
+    torch.backends.cudnn.allow_tf32 = args.tf32 is not False
+    if args.full_determinism:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
 
 
 def _path_from(variable: str) -> Path | None:

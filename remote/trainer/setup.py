@@ -1,18 +1,23 @@
-"""The process's surroundings, put in order before transformers, TRL and DeepSpeed read them."""
+"""The process's surroundings, put in order before transformers and DeepSpeed read them."""
 
 from __future__ import annotations
 
 import os
 import socket
+from datetime import timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from remote.trainer.settings import Settings
+if TYPE_CHECKING:
+    from remote.trainer.settings import Settings
 
 
 def prepare(settings: Settings) -> None:
     """Set what the libraries read at import. Must run before any of them is imported."""
-    if Path(settings.model).is_dir() and not settings.args.get("push_to_hub"):
-        os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    if settings.args.use_cpu:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # CUDA is not there, for all libraries alike
+    if Path(settings.model).is_dir() and "HF_HUB_OFFLINE" not in os.environ:
+        os.environ["HF_HUB_OFFLINE"] = "1"
     ranks = local_ranks()
     if ranks > 1:  # torchrun sees to it, the deepspeed launcher does not
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // ranks)))
@@ -24,7 +29,6 @@ def prepare(settings: Settings) -> None:
 def prepare_libraries() -> None:
     """The part of `prepare` that depends on no settings."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     _keep_caches_here()
     _choose_accelerator()
@@ -33,6 +37,11 @@ def prepare_libraries() -> None:
 def rank() -> int:
     """This process's rank in the whole run, 0 without a launcher."""
     return int(os.environ.get("RANK", "0"))
+
+
+def local_rank() -> int:
+    """This process's rank on its machine, which is also the number of its GPU."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
 
 
 def local_ranks() -> int:
@@ -47,17 +56,38 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def start_ranks(settings: Settings) -> None:
+    """Let the ranks find each other; a run of one without DeepSpeed has nobody to find."""
+    import torch  # only once the settings are known to be good
+    import torch.distributed as dist
+
+    on_gpu = torch.cuda.is_available()
+    if on_gpu:
+        torch.cuda.set_device(local_rank())
+    timeout = timedelta(seconds=settings.args.ddp_timeout)
+    if settings.deepspeed is not None:
+        _start_deepspeed(on_gpu, timeout)
+    elif int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        dist.init_process_group("nccl" if on_gpu else "gloo", timeout=timeout)
+
+
 def start_deepspeed_on_cpu() -> None:
-    """Start DeepSpeed's collectives over gloo, without compiling anything.
+    """The part of `start_ranks` for who uses DeepSpeed on a CPU without settings of ours."""
+    _start_deepspeed(False, timedelta(minutes=30))
+
+
+def _start_deepspeed(on_gpu: bool, timeout: timedelta) -> None:
+    """Start DeepSpeed's collectives, on a CPU over gloo without compiling anything.
 
     By itself it would compile a shared-memory collective at first use, which takes a compiler, a
-    minute and a cache in the home folder. And on a CPU transformers starts torch's process group
-    but not DeepSpeed's, so that ZeRO-3 takes itself for a run of one while it loads the model.
+    minute and a cache in the home folder.
     """
     import deepspeed.ops  # only where it is used: it is not light
 
-    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    deepspeed.init_distributed(dist_backend="gloo", verbose=False)
+    if not on_gpu:
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    backend = "nccl" if on_gpu else "gloo"
+    deepspeed.init_distributed(dist_backend=backend, verbose=False, timeout=timeout)
 
 
 def _keep_caches_here() -> None:
@@ -69,7 +99,7 @@ def _keep_caches_here() -> None:
 
 
 def _choose_accelerator() -> None:
-    """DeepSpeed, which TRL imports, guesses an accelerator unless it is told."""
+    """DeepSpeed guesses an accelerator unless it is told."""
     import torch  # a second of import: not before the settings are known to be good
 
     if not torch.cuda.is_available():

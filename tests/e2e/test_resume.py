@@ -10,7 +10,7 @@ from typing import Any
 import psutil
 import pytest
 
-pytest.importorskip("trl")
+pytest.importorskip("deepspeed")
 
 import trainer_kit
 from kit.gpujob import ROOT, Place, wait_until

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("trl")
+pytest.importorskip("deepspeed")
 
 import trainer_kit as kit
 
 pytestmark = pytest.mark.trainer
 COMMON = {
-    *("adapter_model.safetensors", "adapter_config.json", "tokenizer.json", "training_args.bin"),
+    *("adapter_model.safetensors", "adapter_config.json", "tokenizer.json"),
     *("latest", "scheduler.pt", "trainer_state.json", "rng_state_0.pth", "rng_state_1.pth"),
 }
 ENGINE = {
@@ -25,7 +25,7 @@ ENGINE = {
         *(f"zero_pp_rank_{rank}_mp_rank_00_optim_states.pt" for rank in (0, 1)),
     },
 }
-HOW = {0: kit.OWN, 3: kit.TORCHRUN}
+HOW: dict[int, kit.How] = {0: 2, 3: kit.TORCHRUN}
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     yield kit.workshop(tmp_path_factory.mktemp("layouts"))
 
 
-@pytest.mark.parametrize("stage", [0, 3], ids=["zero0-own-launcher", "zero3-torchrun"])
+@pytest.mark.parametrize("stage", [0, 3], ids=["zero0", "zero3-torchrun"])
 def test_layout_and_marker(shop: Path, stage: int) -> None:
     out = f"zero{stage}"
     args = {"max_steps": 6, "save_steps": 2, "save_total_limit": 2}
@@ -68,7 +68,8 @@ def test_sigterm_saves_where_it_is_and_says_so(shop: Path) -> None:
     train = kit.settings(
         shop, "stop", stage=2, lora=True, args={"max_steps": 10_000, "save_steps": 10_000}
     )
-    with kit.started(shop, train, "stop") as process:
+    before = _littered(shop)
+    with kit.started(shop, train, "stop", how=kit.OWN) as process:
         kit.wait_for(shop / "stop.jsonl", process, text='"step": 3,')
         os.killpg(process.pid, signal.SIGTERM)
         assert process.wait(timeout=120) == 143
@@ -78,11 +79,18 @@ def test_sigterm_saves_where_it_is_and_says_so(shop: Path) -> None:
     assert kit.marker(checkpoint)["files"] == kit.listed(checkpoint)
     assert not (shop / "stop" / kit.MARKER).exists()
     assert f"stopped at step {last}" in (shop / "stop.log").read_text()
+    assert _littered(shop) == before
 
 
-def test_nothing_is_left_in_the_home_folder(shop: Path) -> None:
+@pytest.mark.long
+def test_a_finished_run_leaves_nothing_outside_either(shop: Path) -> None:
     train = kit.settings(shop, "tidy", stage=2, lora=True, args={"max_steps": 1})
-    before = sorted(Path(shop, "tmp").rglob("*"))
-    assert kit.run(shop, train, "tidy") == 0
+    before = _littered(shop)
+    assert kit.run(shop, train, "tidy", how=kit.OWN) == 0
+    assert _littered(shop) == before
+
+
+def _littered(shop: Path) -> list[Path]:
+    """What lies in the home folder, where nothing may be, and in the temporary one."""
     assert list((shop / "home").rglob("*")) == []
-    assert sorted(Path(shop, "tmp").rglob("*")) == before
+    return sorted((shop / "tmp").rglob("*"))

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("trl")
+pytest.importorskip("deepspeed")
 
 import torch
 import trainer_kit as kit
 
-pytestmark = pytest.mark.trainer
+# Under `make test` test_resume.py does this through all of gpujob, with the trainer's own launcher.
+pytestmark = [pytest.mark.trainer, pytest.mark.long]
 EXACT = (
     "adapter_model.safetensors",
     "adapter_config.json",
@@ -37,7 +38,8 @@ def test_a_killed_run_resumes_to_the_same_bytes(tmp_path: Path) -> None:
 
     # Nobody pins, so the trainer waits behind the marker, and the kill falls after step 15.
     (tmp_path / "pinned").mkdir()
-    with kit.started(tmp_path, train, "broken", GPUJOB_PINNED="pinned") as process:
+    pins = {"GPUJOB_PINNED": "pinned"}
+    with kit.started(tmp_path, train, "broken", how=kit.TORCHRUN, **pins) as process:
         kit.wait_for(broken / "checkpoint-15" / kit.MARKER, process)
         kit.kill(process)
     assert [line["step"] for line in kit.metrics(tmp_path, "broken")] == list(range(1, 16))

@@ -18,11 +18,14 @@ import psutil
 from remote.contract import MARKER
 
 REPOSITORY = Path(__file__).parents[2]
+SERVER = Path(__file__).parent / "programs" / "warm_ranks.py"
+# How ranks are started: so many forked from a process that has imported everything, or a module.
 OWN = ("remote.trainer.launch", "--ranks", "2")
 TORCHRUN = (
     *("torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "remote.trainer"),
 )
 ALONE = ("remote.trainer",)
+How = int | tuple[str, ...]
 WORDS = ("the", "quick", "brown", "fox", "jumps", "over", "a", "lazy", "dog", "and", "sleeps")
 
 
@@ -48,6 +51,25 @@ def write_chats(path: Path, count: int) -> None:
             file.write(json.dumps({"messages": chat}) + "\n")
 
 
+def write_pairs(folder: Path) -> None:
+    """`pairs.jsonl`: each chat of `chat.jsonl`, and the answer of another one as the worse."""
+    chats = _chats(folder)
+    pairs = zip(chats, [*chats[5:], *chats[:5]], strict=True)
+    lines = (json.dumps({"chosen": one, "rejected": [one[0], other[1]]}) for one, other in pairs)
+    (folder / "pairs.jsonl").write_text("\n".join(lines))
+
+
+def write_distillation(folder: Path) -> None:
+    """`distill.jsonl`: the chats of `chat.jsonl` as a teacher's answers."""
+    rows = ({"content": c[:1], "teacher_response": c[1]["content"]} for c in _chats(folder))
+    (folder / "distill.jsonl").write_text("\n".join(map(json.dumps, rows)))
+
+
+def _chats(folder: Path) -> list[list[dict[str, str]]]:
+    lines = (folder / "chat.jsonl").read_text().splitlines()
+    return [json.loads(line)["messages"] for line in lines]
+
+
 def settings(folder: Path, name: str, *, stage: int | None = None, **changes: Any) -> str:
     """Write `name`.json; return its name."""
     args = {"per_device_train_batch_size": 2, "learning_rate": 0.01, **changes.pop("args", {})}
@@ -67,25 +89,77 @@ def environment(folder: Path, **more: str) -> dict[str, str]:
     return {**kept, **own, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1", **more}
 
 
+class Warm:
+    """Processes forked by programs/warm_ranks.py; what tests use of `subprocess.Popen`."""
+
+    _server: subprocess.Popen[str] | None = None
+
+    def __init__(self, ranks: int, argv: list[str], *, cwd: Path, log: Path, env: dict[str, str]):
+        self._rc = log.with_suffix(".rc")
+        self._rc.unlink(missing_ok=True)
+        request = {"ranks": ranks, "cwd": str(cwd), "env": env, "argv": argv, "log": str(log)}
+        server = self._serving(env)
+        assert server.stdin and server.stdout
+        server.stdin.write(json.dumps({**request, "rc": str(self._rc)}) + "\n")
+        server.stdin.flush()
+        self.pid = int(server.stdout.readline())
+
+    def poll(self) -> int | None:
+        gone = not psutil.pid_exists(self.pid)
+        if self._rc.exists():
+            return int(self._rc.read_text())
+        return -signal.SIGKILL if gone else None
+
+    def wait(self, timeout: float = 240) -> int:
+        deadline = time.monotonic() + timeout
+        while (code := self.poll()) is None:
+            assert time.monotonic() < deadline, f"not ended within {timeout} s"
+            time.sleep(0.02)
+        return code
+
+    @classmethod
+    def _serving(cls, env: dict[str, str]) -> subprocess.Popen[str]:
+        """It ends with this process, whose end of the pipe it reads."""
+        if cls._server is None:
+            cls._server = subprocess.Popen(
+                [sys.executable, str(SERVER)],
+                env={**env, "HF_HUB_OFFLINE": "1", "DS_ACCELERATOR": "cpu"},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                text=True,
+            )
+        return cls._server
+
+
+Process = Warm | subprocess.Popen[bytes]
+
+
 @contextlib.contextmanager
 def started(
-    folder: Path, train: str, out: str, *words: str, how: tuple[str, ...] = OWN, **env: str
-) -> Iterator[subprocess.Popen[bytes]]:
+    folder: Path, train: str, out: str, *words: str, how: How = 2, **env: str
+) -> Iterator[Process]:
     """The ranks of one run, in the background; whatever is left of them is killed at the end."""
-    more = {"GPUJOB_CHECKPOINT_DIR": out, "GPUJOB_METRICS": f"{out}.jsonl", **env}
-    with (folder / f"{out}.log").open("ab") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", *how, train, *words],
-            cwd=folder,
-            env=environment(folder, **more),
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
+    more = environment(folder, GPUJOB_CHECKPOINT_DIR=out, GPUJOB_METRICS=f"{out}.jsonl", **env)
+    process = _start(folder, [train, *words], folder / f"{out}.log", how, more)
     try:
         yield process
     finally:
         kill(process)
+
+
+def _start(folder: Path, argv: list[str], log: Path, how: How, env: dict[str, str]) -> Process:
+    if isinstance(how, int):
+        return Warm(how, argv, cwd=folder, log=log, env=env)
+    with log.open("ab") as file:
+        return subprocess.Popen(
+            [sys.executable, "-m", *how, *argv],
+            cwd=folder,
+            env=env,
+            stdout=file,
+            stderr=file,
+            start_new_session=True,
+        )
 
 
 def run(folder: Path, train: str, out: str, *words: str, **more: Any) -> int:
@@ -94,7 +168,7 @@ def run(folder: Path, train: str, out: str, *words: str, **more: Any) -> int:
         return process.wait(timeout=240)
 
 
-def kill(process: subprocess.Popen[bytes]) -> None:
+def kill(process: Process) -> None:
     """SIGKILL the launcher and every rank (torchrun gives each its own session)."""
     with contextlib.suppress(psutil.NoSuchProcess):
         for child in psutil.Process(process.pid).children(recursive=True):
@@ -105,7 +179,7 @@ def kill(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def wait_for(path: Path, process: subprocess.Popen[bytes], *, text: str = "") -> None:
+def wait_for(path: Path, process: Process, *, text: str = "") -> None:
     """Wait until `path` is there and holds `text`; fail with the log when the run ends first."""
     deadline = time.monotonic() + 240
     while not (path.exists() and text in path.read_text()):

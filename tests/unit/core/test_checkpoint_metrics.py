@@ -48,6 +48,15 @@ def test_a_thousand_names_are_cut() -> None:
     assert len(metrics_of({"log_history": [line]}, 20)) == 32
 
 
+def test_an_evaluation_is_not_cut_for_what_was_told_before_it() -> None:
+    step = {"step": 4} | {f"gad/{each}": each for each in range(40)}
+    lines = [json.dumps(each).encode() for each in (step, {"step": 4, "eval_agreement": 0.5})]
+    found = metrics_in_lines(lines, 4)
+    assert found["eval_agreement"] == 0.5
+    assert len(found) == 32
+    assert list(found)[:2] == ["gad/0", "gad/1"]
+
+
 def test_lines() -> None:
     lines = [b'{"v":1,"step":20,"loss":2.5}', b"{torn", b"", b"[" * 100_000, b'{"step":10,"x":1}']
     assert metrics_in_lines(lines, 20) == {"loss": 2.5}

@@ -3,15 +3,30 @@
 from __future__ import annotations
 
 import filecmp
+import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-pytest.importorskip("trl")
+pytest.importorskip("transformers")
 
-from remote.trainer.arguments import arguments, deepspeed_config
-from remote.trainer.model import load_tokenizer, lora_config
+from transformers import (
+    AutoConfig,
+    Gemma2Config,
+    GptOssConfig,
+    LlamaConfig,
+    MambaConfig,
+    ViTConfig,
+)
+
+from remote.trainer.data.batch import Layout
+from remote.trainer.model import (
+    layout_of,
+    load_config,
+    load_policy,
+    load_tokenizer,
+    lora_config,
+)
 from remote.trainer.problems import TrainError
 from remote.trainer.settings import Lora, parse
 from remote.trainer.tiny_model import build
@@ -52,17 +67,37 @@ def test_the_assistant_and_its_end_are_learned_and_nothing_else(tiny: Path) -> N
     assert learned == "Or not.<|end|>That is the question.<|end|>"
 
 
-def test_a_template_without_marks_is_refused(tiny: Path, tmp_path: Path) -> None:
-    template = tmp_path / "bare.jinja"
-    template.write_text("{% for m in messages %}{{ m['content'] }}{% endfor %}")
-    with pytest.raises(TrainError, match="does not mark the assistant's words"):
-        load_tokenizer(str(tiny / "model"), template)
-
-
 def test_a_model_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(TrainError, match="no tokenizer"):
         load_tokenizer(str(tmp_path / "none"), None)
+
+
+@pytest.mark.parametrize("name", ["gemma3", "mistral3"])
+def test_a_model_of_images_too(tiny: Path, tmp_path: Path, name: str) -> None:
+    AutoConfig.for_model(name).save_pretrained(tmp_path)
+    tokenizer = load_tokenizer(str(tiny / "model"), None)
+    with pytest.raises(TrainError, match=f"is of text and more .{name}.; say one of text alone"):
+        load_config(str(tmp_path), tokenizer)
+
+
+def test_a_model_whose_text_stands_alone(tiny: Path, tmp_path: Path) -> None:
+    AutoConfig.for_model("llama4").save_pretrained(tmp_path)
+    config = load_config(str(tmp_path), load_tokenizer(str(tiny / "model"), None))
+    assert config.model_type == "llama4_text"
+
+
+def test_torn_files(tiny: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny / "model", tmp_path, dirs_exist_ok=True)
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    settings = parse({**RECORD, "model": str(tmp_path)})
+    config = load_config(str(tmp_path), load_tokenizer(str(tmp_path), None))
+    with pytest.raises(TrainError, match=r"^model: .*: cannot be loaded: "):
+        load_policy(settings, config)
+    (tmp_path / "tokenizer.json").write_text("{}")
+    with pytest.raises(TrainError, match="no tokenizer: "):
+        load_tokenizer(str(tmp_path), None)
 
 
 def test_lora_in_pefts_words() -> None:
@@ -72,46 +107,23 @@ def test_lora_in_pefts_words() -> None:
     assert lora_config(Lora(target_modules=("q_proj",))).target_modules == {"q_proj"}
 
 
-def _settings(**changes: Any) -> Any:
-    return parse({"method": "sft", "model": "m", "data": "d.jsonl", "full": True, **changes})
+def test_a_tokenizer_of_another_model(tiny: Path) -> None:
+    tokenizer = load_tokenizer(str(tiny / "model"), None)
+    tokenizer.add_tokens(["<one>", "<more>"])
+    with pytest.raises(TrainError, match="they do not belong together"):
+        load_config(str(tiny / "model"), tokenizer)
 
 
-def test_arguments_have_the_defaults_of_a_watched_run(tmp_path: Path) -> None:
-    args = arguments(_settings(args={"max_steps": 3}), tmp_path, on_gpu=False)
-    assert (args.max_steps, args.logging_steps, args.logging_nan_inf_filter) == (3, 1, False)
-    assert (args.bf16, args.use_cpu, args.assistant_only_loss) == (False, True, True)
-    assert args.report_to == []
-    assert args.output_dir == str(tmp_path)
+def test_which_models_take_sequences_end_to_end() -> None:
+    settings = parse(RECORD)
+    assert layout_of(LlamaConfig(), settings) is Layout.FLAT
+    assert layout_of(Gemma2Config(), settings) is Layout.PADDED
+    assert layout_of(MambaConfig(), settings) is Layout.PADDED
+    assert layout_of(GptOssConfig(), settings) is Layout.PADDED, "sinks"
+    eager = parse({**RECORD, "args": {"attn_implementation": "eager"}})
+    assert layout_of(LlamaConfig(), eager) is Layout.PADDED
+    with pytest.raises(TrainError, match="not a causal language model"):
+        layout_of(ViTConfig(), settings)
 
 
-@pytest.mark.parametrize(
-    ("args", "problem"),
-    [
-        ({"max_step": 3}, "args.max_step: unknown argument; did you mean max_steps?"),
-        ({"packing": True}, "args.packing: say it as packing"),
-        ({"max_length": 3}, "args.max_length: say it as max_seq_length"),
-        ({"save_strategy": "sometimes"}, "args: sometimes is not a valid"),
-    ],
-    ids=["typo", "packing", "max_length", "bad-value"],
-)
-def test_a_wrong_argument_is_named(tmp_path: Path, args: dict[str, Any], problem: str) -> None:
-    with pytest.raises(TrainError) as caught:
-        arguments(_settings(args=args), tmp_path, on_gpu=False)
-    assert caught.value.problems[0].startswith(problem)
-
-
-def test_deepspeed_needs_no_compiler_on_a_cpu() -> None:
-    given = {"optimizer": {"type": "AdamW"}}
-    on_cpu = deepspeed_config(_settings(deepspeed=given), on_gpu=False)
-    on_gpu = deepspeed_config(_settings(deepspeed=given), on_gpu=True)
-    assert on_cpu is not None
-    assert on_gpu is not None
-    assert on_cpu["optimizer"]["params"] == {"torch_adam": True}
-    assert "params" not in on_gpu["optimizer"]
-    assert given == {"optimizer": {"type": "AdamW"}}
-
-
-def test_a_save_that_ends_later_is_refused() -> None:
-    given = {"checkpoint": {"writer": {"type": "FAST"}}}
-    with pytest.raises(TrainError, match=r"checkpoint\.writer"):
-        deepspeed_config(_settings(deepspeed=given), on_gpu=False)
+RECORD = {"method": "sft", "model": "m", "data": "d.jsonl", "full": True}

@@ -1,0 +1,1 @@
+"""How good a model is: loss, what it says, and how close its answers are to people's."""

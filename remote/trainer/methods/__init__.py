@@ -1,0 +1,1 @@
+"""The methods: what each reads of a row, and its loss."""
