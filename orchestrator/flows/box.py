@@ -17,6 +17,7 @@ from orchestrator.core.commands import (
     trainer_env,
     work_folder,
 )
+from orchestrator.core.packages import packages_for
 from orchestrator.core.plan import Plan, PushPlan, Upload
 from orchestrator.core.run import Attempt, Instance, Seal, Source
 from orchestrator.errors import CommandFailed, IntegrityError, Locked, NotFound, Wiped
@@ -116,7 +117,8 @@ def prepare(context: TaskContext, kit: Kit, provider: Provider, instance: Instan
         if kit.plan.setup:
             _setup(shell, kit)
         if kit.plan.train is not None:
-            needed = outfit.requirements((kit.library[0] / REQUIREMENTS).read_text())
+            text = (kit.library[0] / REQUIREMENTS).read_text()
+            needed = outfit.requirements("\n".join([text, *packages_for(kit.plan.train)]))
             outfit.add_packages(shell, kit.login, needed, root)
         if kit.plan.checkpoints.also is not None:
             _let_push(shell, kit, kit.plan.checkpoints.also)

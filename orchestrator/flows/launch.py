@@ -22,8 +22,10 @@ from orchestrator.core.placeholders import fill
 from orchestrator.core.plan import PLAN_VERSION, CheckpointPlan, Plan, PushPlan, ResumePlan, Upload
 from orchestrator.core.run import Limits
 from orchestrator.core.spec import Checkpoints, DataItem, Job
+from orchestrator.core.spec.training import record_of
 from orchestrator.errors import BadJobFile, Missing, NoCapacity, ProviderError
 from orchestrator.flows.sizing import check_fit, forecast_of
+from orchestrator.flows.train_files import check_train_files
 from orchestrator.ports import Ledger, Provider, Trees
 
 PHASE = "main"
@@ -57,6 +59,8 @@ def make_plan(job: Job, shop: Shop) -> Plan:
     need = _need(job)
     if job.checkpoints.mirror:
         shop.check_mirror(job.local(job.checkpoints.mirror))
+    uploads = _uploads(job, shop.trees)
+    check_train_files(job, uploads)
     plan = Plan(
         v=PLAN_VERSION,
         name=job.name,
@@ -65,12 +69,12 @@ def make_plan(job: Job, shop: Shop) -> Plan:
         need=need,
         offers=_offers(job, need, shop.providers),
         limits=_limits(job),
-        uploads=_uploads(job, shop.trees),
+        uploads=uploads,
         secrets=job.secrets,
         env=job.env,
         setup=job.setup or "",
         command=job.run or own_trainer_command(),
-        train=job.train.model_dump(mode="json", exclude_none=True) if job.train else None,
+        train=record_of(job.train) if job.train else None,
         checkpoints=_checkpoints(job, job.checkpoints, shop),
         rental=_rental(job),
         orphan_s=job.recovery.orphan_minutes * 60,

@@ -40,8 +40,10 @@ def forecast_of(job: Job, keep: Keep | None, travels_bytes: int) -> Forecast | N
     if trained is None:
         return None
     checkpoint, final = sizes(
-        parameters, trained, lora=train.lora is not None, zero=train.deepspeed is not None
+        parameters, trained, lora=train.adapters is not None, zero=train.deepspeed is not None
     )
+    if train.method == "gad":  # the discriminator is as large and learns as much
+        checkpoint, final = checkpoint.times(2), final.times(2)
     basis = f"{parameters / 1e9:.3g} billion parameters, {trained / 1e9:.3g} trained"
     return forecast(checkpoint, final, basis, args, keep, base_bytes=travels_bytes)
 
@@ -66,9 +68,10 @@ def check_fit(found: Forecast, disk_gb: int, mirror: Path, free_bytes: int | Non
 
 
 def _trained(train: Train, config: Any, parameters: int) -> int | None:
-    if train.lora is None:
+    adapters = train.adapters
+    if adapters is None:
         return parameters
-    return lora_parameters(config, train.lora.rank, train.lora.target_modules)
+    return lora_parameters(config, adapters.rank, adapters.target_modules)
 
 
 def _config(job: Job, model: str) -> Any:

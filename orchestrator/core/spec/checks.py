@@ -6,9 +6,10 @@ import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from orchestrator.core.spec.problems import Problem, Step, Steps, dotted
+from orchestrator.core.spec.problems import MISSING, Problem, Step, Steps, dotted
 from orchestrator.core.spec.tokens import holds_token, names_secret
 from orchestrator.core.spec.yamltree import Node, select, walk
+from remote.trainer import settings as trainer
 
 Finding = tuple[Steps, str]
 # Set by gpujob from other keys of the job file; the trainer would see two answers.
@@ -21,7 +22,12 @@ RESERVED_ARGS = {
 
 def check_job(root: Node) -> list[Problem]:
     """What is wrong with one effective job (no phases, or one phase laid over the rest)."""
-    return _run_checks(root, (_one_command, _resume_is_used, _one_form_of_training))
+    return _run_checks(root, (_one_command, _resume_is_used))
+
+
+def check_train(root: Node) -> list[Problem]:
+    """What the trainer itself would refuse of one effective job, wherever it runs."""
+    return _run_checks(root, (_what_the_trainer_says,))
 
 
 def check_file(root: Node) -> list[Problem]:
@@ -74,18 +80,17 @@ def _resume_is_used(root: Node) -> Iterator[Finding]:
         yield ("run",), "{resume} would always be empty: checkpoints.resume.args says nothing"
 
 
-def _one_form_of_training(root: Node) -> Iterator[Finding]:
-    if not isinstance(_value(root, "train"), dict):
+def _what_the_trainer_says(root: Node) -> Iterator[Finding]:
+    """By the trainer's own table, so that what is rented is not rented for a mistake in `train`.
+
+    What is missing is not repeated: the model of the job file requires the same keys."""
+    train = root.at("train")
+    if train is None or not isinstance(train.value, dict):
         return
-    forms = [
-        form
-        for form in ("lora", "qlora", "full")
-        if _value(root, "train", form) not in (None, False)
-    ]
-    if not forms:
-        yield ("train",), "say what is trained: lora: true, qlora: true or full: true"
-    if len(forms) > 1:
-        yield ("train", forms[1]), f"{' and '.join(forms)} exclude each other; keep one"
+    for problem in trainer.check(train.plain()):
+        key, _, message = problem.partition(": ")
+        if message != MISSING and not holds_token(problem):
+            yield ("train", *key.split(".")), message
 
 
 def _scalars(root: Node) -> Iterator[Finding]:

@@ -10,14 +10,17 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from orchestrator.core.spec.job import Job
-from orchestrator.core.spec.problems import Problem, Steps, dotted
+from orchestrator.core.spec.problems import MISSING, Problem, Steps, dotted
 from orchestrator.core.spec.tokens import holds_token, show
 from orchestrator.core.spec.yamltree import Node
+from remote.trainer.args import Args
 
 # What people type because another tool calls it so. A dotted answer stands elsewhere.
 ALIASES = {
+    **{name: f"train.args.{name}" for name in Args.__dataclass_fields__},
     "accelerators": "resources.gpu",
     "batch_size": "train.args.per_device_train_batch_size",
+    "chat_template": "template",
     "cmd": "run",
     "command": "run",
     "container": "resources.image",
@@ -32,25 +35,20 @@ ALIASES = {
     "envs": "env",
     "file_mounts": "data",
     "gpus": "resources.gpu",
-    "gradient_accumulation_steps": "train.args.gradient_accumulation_steps",
     "install": "setup",
-    "learning_rate": "train.args.learning_rate",
     "lora_alpha": "alpha",
     "lora_dropout": "dropout",
     "lr": "train.args.learning_rate",
     "max_hours": "budget.hours",
+    "max_length": "max_seq_length",
     "max_seq_len": "max_seq_length",
-    "max_steps": "train.args.max_steps",
     "max_usd": "budget.usd",
     "memory": "resources.ram_gb",
     "num_nodes": "resources.nodes",
-    "num_train_epochs": "train.args.num_train_epochs",
     "output_dir": "checkpoints.path",
     "pip": "setup",
     "r": "rank",
     "retries": "recovery.crash",
-    "save_steps": "train.args.save_steps",
-    "save_total_limit": "train.args.save_total_limit",
     "script": "run",
     "source": "from",
     "src": "from",
@@ -58,7 +56,6 @@ ALIASES = {
     "timeout": "budget.hours",
     "workdir": "code.path",
 }
-MISSING = "is missing"
 _WORDS = {
     "missing": MISSING,
     "model_type": "must be a mapping",

@@ -9,12 +9,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from orchestrator.core.spec.checks import check_file, check_job
-from orchestrator.core.spec.explain import MISSING, explain
+from orchestrator.core.spec.checks import check_file, check_job, check_train
+from orchestrator.core.spec.explain import explain
 from orchestrator.core.spec.job import Job
 from orchestrator.core.spec.later import refused_for_now
 from orchestrator.core.spec.overrides import apply_override
-from orchestrator.core.spec.problems import JobFileError, Problem, Steps
+from orchestrator.core.spec.problems import MISSING, JobFileError, Problem, Steps
 from orchestrator.core.spec.yamltree import Node, parse_yaml, select
 
 MAX_BYTES = 1_000_000
@@ -83,7 +83,7 @@ def _examine(root: Node) -> list[Problem]:
     problems = check_file(root)
     phases = root.at("phases")
     if phases is None or not isinstance(phases.value, list) or not phases.value:
-        problems += [*check_job(root), *_findings(root)]
+        problems += _of_job(root, known=problems)
     else:
         # What is missing here may stand in every phase: each is examined as a whole below.
         problems += [p for p in _findings(root) if not _a_phase_may_bring(p)]
@@ -100,9 +100,22 @@ def _examine_phase(root: Node, phase: Node, index: int, *, known: list[Problem])
     prefix = f"phases[{index}]"
     return [
         replace(problem, path=f"{prefix}.{problem.path}" if problem.path else prefix)
-        for problem in [*check_job(effective), *_findings(effective)]
+        for problem in _of_job(effective, known=known)
         if (problem.file, problem.line, problem.message) not in told
     ]
+
+
+def _of_job(root: Node, *, known: list[Problem]) -> list[Problem]:
+    problems = [*check_job(root), *_findings(root)]
+    told = [*known, *problems]
+    return [*problems, *(p for p in check_train(root) if not any(_same(p, each) for each in told))]
+
+
+def _same(problem: Problem, told: Problem) -> bool:
+    """Whether `told` is about the same key, or about something below it; a phase's has a prefix."""
+    below = (f"{problem.path}.", f"{problem.path}[")
+    path = told.path.partition("].")[2] if told.path.startswith("phases[") else told.path
+    return problem.line == told.line and (path == problem.path or path.startswith(below))
 
 
 def overlay(root: Node, phase: Node) -> Node:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from orchestrator.errors import BadJobFile
 
 MAX_SHOWN = 50
+MISSING = "is missing"
 Step = str | int
 Steps = tuple[Step, ...]
 

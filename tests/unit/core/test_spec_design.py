@@ -99,12 +99,10 @@ REFUSED = {
     "health.low_gpu": "health: {low_gpu: off}",
     "notify": "notify: [mailto://me@example.org]",
     "phases": "phases: [{name: one, run: other}]",
-    "train.method": ", method: dpo",
     "train.data": ", data: hf://org/set",
     "train.data[]": ", data: [a, hf://org/set]",
-    "train.qlora": ", qlora: {rank: 4}",
-    "train.loss_reduction": ", loss_reduction: sequences",
-    "train.evaluate": ", evaluate: {data: x.jsonl, every: 10}",
+    "train.evaluate.data": ", evaluate: {data: s3://bucket/x.jsonl}",
+    "train.evaluate.data[]": ", evaluate: {data: [x.jsonl, hf://org/set]}",
     "checkpoints.resume.patch": ", resume: {patch: {a.json: {b: '{checkpoint}'}}}",
 }
 
@@ -116,8 +114,6 @@ def refused_file(pattern: str) -> str:
     if pattern.startswith("train."):
         keys = {"method": "sft", "model": "m", "data": "d", "lora": True}
         keys |= yaml.safe_load("{" + text.removeprefix(", ") + "}")
-        if "qlora" in keys:
-            del keys["lora"]
         return SMALL % "" + f"train: {json.dumps(keys)}\n"
     return SMALL % "" + "run: x\n" + text + "\n"
 

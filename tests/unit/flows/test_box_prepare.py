@@ -34,7 +34,6 @@ GPU = "GPU {}: NVIDIA A40 (UUID: GPU-{})\n"
 GOOD = {
     "torch": "2.8.0+cu128",
     "transformers": "5.2.0",
-    "trl": "1.16.1",
     "peft": "0.18",
     "deepspeed": "0.18.0",
     "accelerate": "1.10.1",
@@ -348,10 +347,10 @@ def test_a_box_that_has_the_packages_installs_nothing() -> None:
 
 
 def test_only_what_is_missing_or_too_old_is_installed_and_torch_stays() -> None:
-    machine = Machine(packages={**GOOD, "trl": None, "transformers": "4.57.1"})
+    machine = Machine(packages={**GOOD, "peft": None, "transformers": "4.57.1"})
     prepare(machine, train={})
     (command,) = [each for each in machine.ran if "'pip'" in each]
-    assert re.findall(r"'([a-z]+[>=][^']*)'", command) == ["transformers>=5.0,<6", "trl>=1.16,<2"]
+    assert re.findall(r"'([a-z]+[>=][^']*)'", command) == ["transformers>=5.0,<6", "peft>=0.17"]
     assert "PIP_BREAK_SYSTEM_PACKAGES=1" in command
     assert machine.files[f".gpujob/{RUN}/constraints.txt"] == b"torch==2.8.0+cu128\n"
 
@@ -363,14 +362,26 @@ def test_a_bare_box_gets_all_of_them() -> None:
     assert machine.files[f".gpujob/{RUN}/constraints.txt"] == b""
 
 
+def test_what_only_some_settings_need_comes_with_them() -> None:
+    class Optional(Machine):
+        def pip(self, command: str) -> tuple[int, str]:
+            self.packages |= {"bitsandbytes": "0.45.0", "wandb": "1.0"}
+            return 0, ""
+
+    machine = Optional()
+    prepare(machine, train={"qlora": {}, "args": {"report_to": "wandb"}})
+    (command,) = [each for each in machine.ran if "'pip'" in each]
+    assert re.findall(r"'([a-z]+>=[^']*)'", command) == ["bitsandbytes>=0.45", "wandb>=0.18"]
+
+
 def test_packages_come_after_the_job_s_own_setup() -> None:
-    machine = Machine(packages={**GOOD, "trl": None})
+    machine = Machine(packages={**GOOD, "peft": None})
     prepare(machine, train={}, setup="echo own setup")
     assert machine.index("own setup") < machine.index("'pip'")
 
 
 def test_a_torch_that_is_too_old_is_left_alone_and_said() -> None:
-    machine = Machine(packages={**GOOD, "torch": "2.4.0", "trl": None})
+    machine = Machine(packages={**GOOD, "torch": "2.4.0", "peft": None})
     with pytest.raises(Missing, match=r"torch 2\.4\.0, and the trainer needs torch>=2\.6"):
         prepare(machine, train={})
     assert not any("'pip'" in each for each in machine.ran)
@@ -378,11 +389,11 @@ def test_a_torch_that_is_too_old_is_left_alone_and_said() -> None:
 
 @pytest.mark.parametrize(("fails", "works"), [(1, True), (2, False)])
 def test_pip_gets_a_second_try(fails: int, works: bool) -> None:
-    machine = Machine(packages={**GOOD, "trl": None}, pip_fails=fails)
+    machine = Machine(packages={**GOOD, "peft": None}, pip_fails=fails)
     if works:
         prepare(machine, train={})
     else:
-        with pytest.raises(CommandFailed, match=r"could not install trl>=1\.16,<2"):
+        with pytest.raises(CommandFailed, match=r"could not install peft>=0\.17"):
             prepare(machine, train={})
 
 
@@ -391,8 +402,8 @@ def test_what_pip_put_where_python_does_not_look_is_an_error() -> None:
         def pip(self, command: str) -> tuple[int, str]:
             return 0, ""
 
-    with pytest.raises(CommandFailed, match="could not install trl"):
-        prepare(Elsewhere(packages={**GOOD, "trl": None}), train={})
+    with pytest.raises(CommandFailed, match="could not install peft"):
+        prepare(Elsewhere(packages={**GOOD, "peft": None}), train={})
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,10 @@ def test_the_model_that_is_here_says_how_large_its_checkpoints_are(folder: Path)
     assert zero and zero.checkpoint.low > 2 * plain.checkpoint.low
     adapter = found(folder, TRAIN % ", lora: true")
     assert adapter and adapter.checkpoint.high < GB
+    quantised = found(folder, TRAIN % ", qlora: true")
+    assert quantised and quantised.checkpoint == adapter.checkpoint
+    gad = found(folder, TRAIN.replace("sft", "gad") % ", lora: true")
+    assert gad and gad.checkpoint == adapter.checkpoint.times(2)
 
 
 def test_the_job_file_has_the_last_word(folder: Path) -> None:
