@@ -16,11 +16,13 @@ from kit.cloud import Cloud
 
 from sim.clouds_world import START, SharedClock
 from sim.creates import live_through
+from sim.gad_toy import gad_toy
 from sim.powerloss import power_loss
 from sim.s3_weather import s3_weather
 from sim.saves import real_saves
 from sim.stream_chaos import stream_chaos
 from sim.stream_overhead import stream_overhead
+from sim.trainer_resume import trainer_resume
 
 ROOT = Path(__file__).parents[2]
 CLOUDS = ("runpod", "thunder")
@@ -43,11 +45,13 @@ def ambiguous_creates(seeds: list[int], folder: Path) -> Iterator[dict[str, Any]
 
 CAMPAIGNS: dict[str, Callable[[list[int], Path], Iterator[dict[str, Any]]]] = {
     "ambiguous-creates": ambiguous_creates,
+    "gad-toy": gad_toy,
     "power-loss": power_loss,
     "real-saves": real_saves,
     "stream-chaos": stream_chaos,
     "stream-overhead": stream_overhead,
     "s3-weather": s3_weather,
+    "trainer-resume": trainer_resume,
 }
 
 
