@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from inspect import signature
 from typing import Any
 
@@ -31,6 +31,8 @@ if varlen_attn is not None and not set(signature(varlen_attn).parameters) >= _WO
     varlen_attn = None  # a first version of it
 
 NAME = "segments"
+FLASH_DIM = 256  # the largest head of the flash kernels (flash-attention's README)
+FLASH_SINCE = (8, 0)  # Ampere, the first GPU they are for
 WASTE = 2  # padded tokens a real one, above which sequences are taken one by one
 # What some models add to attention, and neither SDPA nor flash attention would.
 _MORE = ("s_aux", "sinks", "softcap", "indices", "block_indices")
@@ -110,7 +112,7 @@ def segments_attention(
         sliding_window = None
     if sliding_window is not None and sliding_window >= segments.longest:
         sliding_window = None
-    if _can_flash(query, dropout):
+    if _can_flash(query, value, dropout):
         return _flash(query, key, value, segments, scaling, sliding_window), None
     groups = query.shape[1] // key.shape[1]
     heads = (query, repeat_kv(key, groups), repeat_kv(value, groups))
@@ -140,9 +142,22 @@ def _not_ours(module: torch.nn.Module, what: str) -> str:
     )
 
 
-def _can_flash(query: Tensor, dropout: float) -> bool:
+def _can_flash(query: Tensor, value: Tensor, dropout: float) -> bool:
+    if varlen_attn is None or dropout or not query.is_cuda:
+        return False
     half = query.dtype in (torch.bfloat16, torch.float16)
-    return varlen_attn is not None and query.is_cuda and half and dropout == 0.0
+    return half and suits_flash(query.shape[-1], value.shape[-1]) and _has_flash(query.device)
+
+
+def suits_flash(query_dim: int, value_dim: int) -> bool:
+    """Whether the kernels know heads of this size: multiples of 8 up to 256, the values' as the
+    queries' (latent attention has others)."""
+    return query_dim == value_dim <= FLASH_DIM and query_dim % 8 == 0
+
+
+@cache
+def _has_flash(device: torch.device) -> bool:
+    return torch.cuda.get_device_capability(device) >= FLASH_SINCE
 
 
 def _flash(

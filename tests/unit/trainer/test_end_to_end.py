@@ -126,3 +126,12 @@ def test_what_our_attention_would_leave_out_is_refused(name: str) -> None:
     given = {name: torch.ones(2)}
     with pytest.raises(TrainError, match=f"Identity has {name}, so sequences"):
         segments_attention(torch.nn.Identity(), head, head, head, None, segments=segments, **given)
+
+
+@pytest.mark.parametrize(
+    ("query_dim", "value_dim", "suits"),
+    [(64, 64, True), (256, 256, True), (512, 512, False), (192, 128, False), (36, 36, False)],
+    ids=["usual", "largest", "too-large", "latent", "odd"],
+)
+def test_heads_that_the_flash_kernels_know(query_dim: int, value_dim: int, suits: bool) -> None:
+    assert attention.suits_flash(query_dim, value_dim) is suits
