@@ -30,6 +30,7 @@ class Frames:
 
     def __init__(self, connect: Callable[[], Link]) -> None:
         self.rtt_s = math.inf
+        self._greeted_at: float | None = None
         self._connect = connect
         self._link: Link | None = None
         self._closed = False
@@ -64,12 +65,10 @@ class Frames:
         usual = link.patience_s
         link.patience_s = usual + patience_s
         try:
-            asked_at = self._greet()
+            self.greet()
             if payload:
-                self._greeted(asked_at)  # what takes long to send would count as well
+                self._hear_greeting()  # what takes long to send would count as well
             self.send(header, payload)
-            if not payload:
-                self._greeted(asked_at)
             return self.receive()
         finally:
             link.patience_s = usual
@@ -78,17 +77,21 @@ class Frames:
         with self.mapped():
             write_frame(self._open().writer, header, payload)
 
+    def greet(self) -> None:
+        """Ask, once, what is quick to answer; what is sent next need not wait for that."""
+        if math.isinf(self.rtt_s) and self._greeted_at is None:
+            self.send({"op": "hello"}, b"")
+            self._greeted_at = time.monotonic()
+
     def receive(self) -> Frame:
         """The next reply, whatever it says."""
-        with self.mapped():
-            frame = read_frame(self._open().reader)
-            if frame is None:
-                raise ContractError("the box ended the stream")
-        return frame
+        self._hear_greeting()
+        return self._receive()
 
     def head(self) -> dict[str, Any]:
         """The next reply without its payload, which is to be had by `fill`. An error reply is
         returned as any other, once its payload was passed over."""
+        self._hear_greeting()
         with self.mapped():
             header = read_header(self._open().reader, REPLY_BYTES)
             if header is None:
@@ -146,6 +149,7 @@ class Frames:
         """Give the link back: replies may be under way that nobody will read."""
         with self._state:
             link, self._link = self._link, None
+        self._greeted_at = None
         if link is not None:
             link.close()
 
@@ -159,17 +163,18 @@ class Frames:
             self._busy.release()
             self.drop()
 
-    def _greet(self) -> float | None:
-        """Ask, once, what is quick to answer; when that was."""
-        if math.isfinite(self.rtt_s):
-            return None
-        self.send({"op": "hello"}, b"")
-        return time.monotonic()
+    def _hear_greeting(self) -> None:
+        if self._greeted_at is not None:
+            self._receive()
+            self.rtt_s = time.monotonic() - self._greeted_at
+            self._greeted_at = None
 
-    def _greeted(self, asked_at: float | None) -> None:
-        if asked_at is not None:
-            self.receive()
-            self.rtt_s = time.monotonic() - asked_at
+    def _receive(self) -> Frame:
+        with self.mapped():
+            frame = read_frame(self._open().reader)
+            if frame is None:
+                raise ContractError("the box ended the stream")
+        return frame
 
     def _open(self) -> Link:
         with self._state:

@@ -41,7 +41,6 @@ class Lane:
     pending: int = 0  # requests without a reply
     meter: Meter = field(default_factory=Meter)
     thread: threading.Thread | None = None
-    _asked_at: float | None = None
 
     @property
     def is_over(self) -> bool:
@@ -71,11 +70,6 @@ class Lane:
         self.meter.add(size)
         self.crew.progressed()
 
-    def greet(self) -> None:
-        """Ask a small question; what follows need not wait for its answer."""
-        self._asked_at = time.monotonic()
-        self.send({"op": "hello"})
-
     def send(self, header: dict[str, Any], payload: bytes = b"") -> None:
         self.pending += 1
         self.frames.send(header, payload)
@@ -83,12 +77,8 @@ class Lane:
     def head(self) -> dict[str, Any]:
         """The header of the next reply to a request that was sent since; `answered` has to follow
         once its payload was read. Raises what an error reply stands for."""
-        if self._asked_at is not None:
-            self.frames.head()
-            self.crew.growth.measured(time.monotonic() - self._asked_at)
-            self._asked_at = None
-            self.answered()
         header = self.frames.head()
+        self.crew.growth.measured(self.frames.rtt_s)
         if "error" in header:
             self.answered()
             self._refused(refusal(header))
@@ -224,7 +214,7 @@ class Crew:
             return
         lane.frames.connect()
         lane.is_up = True
-        lane.greet()
+        lane.frames.greet()
         self._each(lane)
 
     def _broke(self, lane: Lane, error: Unreachable) -> None:
