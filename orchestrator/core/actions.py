@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from orchestrator.core.offer import BootPhase, Offer
 from orchestrator.core.run import Outcome, Source
+
+if TYPE_CHECKING:  # a command that only reads loads no health rule
+    from orchestrator.core.gate import Decision
+    from orchestrator.core.health.judge import Finding
 
 # "restarted": the box's processes are gone and its disk was kept; "wiped": the disk was not.
 Presence = Literal["present", "broken", "gone", "unknown", "restarted", "wiped"]
@@ -31,6 +35,9 @@ class Deadlines:
     silent_s: float = 1800.0
     deaf_s: float = 3600.0
     capacity_s: float = 6 * 3600.0
+    save_s: float = 4 * 3600.0
+    save_grace_s: float = 1800.0
+    approve_s: float = 7 * 24 * 3600.0
 
 
 @dataclass(frozen=True)
@@ -53,6 +60,8 @@ class Seen:
     be tried again yet, `gave_up` those that no retry will help. `ended` are the instances whose
     terminate call has returned to this process. `moving_at` is when a transfer last gained bytes,
     `watching_since` when this process began to look: what stood still before is nobody's fault.
+    `step` is the last step heard of this phase's trainer, `gate` what its gate says now, `flags`
+    what health rules ask for now.
     """
 
     presence: Mapping[str, Presence] = field(default_factory=dict)
@@ -67,6 +76,9 @@ class Seen:
     expected_drain_s: float = 60.0
     boot: Mapping[str, Boot] = field(default_factory=dict)
     reached: frozenset[str] = frozenset()
+    step: int | None = None
+    gate: Decision | None = None
+    flags: tuple[Finding, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -138,6 +150,70 @@ class Stop:
 
 
 @dataclass(frozen=True)
+class Halt:
+    """Put on record that the trainer is stopped before its end; the next steps stop it."""
+
+    attempt: int
+    why: Literal["steps", "flag", "hang"]
+    step: int | None = None
+
+
+@dataclass(frozen=True)
+class Dump:
+    """Take down what the trainer's processes are doing, before they are ended."""
+
+    attempt: int
+
+
+@dataclass(frozen=True)
+class Begin:
+    """Begin the phase `index` of the plan from the checkpoint `start`. The box `keep` goes on to
+    it; every other one is given back."""
+
+    index: int
+    start: Source | None = None
+    keep: str | None = None
+
+
+@dataclass(frozen=True)
+class Advance:
+    """The phase has ended and what follows may begin."""
+
+    verdict: str
+
+
+@dataclass(frozen=True)
+class Reached:
+    """The trainer has made the step where it is stopped, and has to save first."""
+
+    step: int
+
+
+@dataclass(frozen=True)
+class Extend:
+    """The gate could not tell: the same phase goes on to this step."""
+
+    until_step: int
+
+
+@dataclass(frozen=True)
+class AskApproval:
+    """A person has to say whether the run goes on."""
+
+    why: Literal["gate", "flag"]
+    reason: str
+    rules: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Retire:
+    """Give a healthy instance back: nobody needs it now."""
+
+    instance: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class Drain:
     outcome: Outcome
 
@@ -177,6 +253,14 @@ Action = (
     | Resume
     | Restarted
     | Stop
+    | Halt
+    | Dump
+    | Begin
+    | Advance
+    | Reached
+    | Extend
+    | AskApproval
+    | Retire
     | Warn
     | Drain
     | Drained

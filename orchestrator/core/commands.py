@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from orchestrator.core.placeholders import fill, fill_all, placeholders
-from orchestrator.core.plan import Plan
+from orchestrator.core.plan import PhasePlan
 from orchestrator.core.run import Attempt, Source
 
 
@@ -17,29 +17,36 @@ def agent_root(run: str) -> str:
     return f".gpujob/{run}"
 
 
-def resume_place(plan: Plan, source: Source) -> str:
+def resume_place(phase: PhasePlan, source: Source) -> str:
     """Where an uploaded checkpoint is put, below the work folder."""
-    place = plan.checkpoints.resume.place or "{checkpoints.path}/{checkpoint}"
-    return fill(place, {"checkpoints.path": plan.checkpoints.path, "checkpoint": source.name})
+    place = phase.checkpoints.resume.place or "{checkpoints.path}/{checkpoint}"
+    return fill(place, {"checkpoints.path": phase.checkpoints.path, "checkpoint": source.name})
 
 
-def trainer_command(plan: Plan, run: str, attempt: Attempt, world_size: int) -> str:
+def start_place(phase: PhasePlan) -> str:
+    """Where the checkpoint of an earlier phase lies that this one is told of, below the work
+    folder; empty without one."""
+    return phase.start.place if phase.start and phase.start.how == "path" else ""
+
+
+def trainer_command(phase: PhasePlan, run: str, attempt: Attempt, world_size: int) -> str:
     """What `bash -c` gets, with {resume} and the other placeholders filled."""
-    return fill(plan.command, _values(plan, run, attempt, world_size))
+    return fill(phase.command, _values(phase, run, attempt, world_size))
 
 
-def trainer_env(plan: Plan, run: str, attempt: Attempt, world_size: int) -> dict[str, str]:
+def trainer_env(phase: PhasePlan, run: str, attempt: Attempt, world_size: int) -> dict[str, str]:
     """The trainer's environment beside secrets and what the agent knows itself."""
-    values = _values(plan, run, attempt, world_size)
-    resume = plan.checkpoints.resume.env if attempt.resume else {}
+    values = _values(phase, run, attempt, world_size)
+    resume = phase.checkpoints.resume.env if attempt.resume else {}
     return {
-        **plan.env,
+        **phase.env,
         **fill_all(dict(resume), values),
         "GPUJOB_RUN_ID": run,
         "GPUJOB_ATTEMPT": str(attempt.number),
-        "GPUJOB_PHASE": plan.phase,
-        "GPUJOB_CHECKPOINT_DIR": plan.checkpoints.path,
+        "GPUJOB_PHASE": phase.name,
+        "GPUJOB_CHECKPOINT_DIR": phase.checkpoints.path,
         "GPUJOB_RESUME_FROM": values["checkpoint"],
+        "GPUJOB_START": values["start"],
     }
 
 
@@ -53,13 +60,14 @@ def own_trainer_command() -> str:
     )
 
 
-def _values(plan: Plan, run: str, attempt: Attempt, world_size: int) -> dict[str, str]:
+def _values(phase: PhasePlan, run: str, attempt: Attempt, world_size: int) -> dict[str, str]:
     return placeholders(
         gpus=world_size,
         nodes=1,
         run_id=run,
-        phase=plan.phase,
-        checkpoints_path=plan.checkpoints.path,
-        checkpoint=resume_place(plan, attempt.resume) if attempt.resume else None,
-        resume_args=plan.checkpoints.resume.args,
+        phase=phase.name,
+        checkpoints_path=phase.checkpoints.path,
+        checkpoint=resume_place(phase, attempt.resume) if attempt.resume else None,
+        resume_args=phase.checkpoints.resume.args,
+        start=start_place(phase),
     )

@@ -6,7 +6,7 @@ observations stop changing: every wait below has a deadline.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 
 from orchestrator.core.actions import (
     Absent,
@@ -14,8 +14,6 @@ from orchestrator.core.actions import (
     Create,
     Deadlines,
     Drain,
-    Drained,
-    Finish,
     Gone,
     LookAgain,
     Prepare,
@@ -23,51 +21,64 @@ from orchestrator.core.actions import (
     Resume,
     Seen,
     Start,
-    Stop,
     Terminate,
     Wait,
     Warn,
 )
+from orchestrator.core.between import (
+    after_success,
+    await_person,
+    begin_anew,
+    begin_first,
+    begin_next,
+    is_void,
+    question,
+    refusal,
+    stop_due,
+    stopped_short,
+)
 from orchestrator.core.budget import budget_share, over_budget
-from orchestrator.core.drain import why_given_up
+from orchestrator.core.drain import end, is_looked_for, stop_trainer, terminate, unless_busy
+from orchestrator.core.endings import (
+    HANG,
+    ask_about_end,
+    crash_words,
+    dump_due,
+    halt_for_hang,
+    is_asked_about,
+    is_fatal,
+    leave_host,
+)
 from orchestrator.core.holdings import (
     crashes_spent,
     host_losses,
-    is_stored,
-    missing_here,
-    never_came,
     newest_source,
-    unlooked,
-    unpushed,
-    untold,
 )
-from orchestrator.core.loss import is_past, why_lost
+from orchestrator.core.loss import why_lost
 from orchestrator.core.offer import Offer
+from orchestrator.core.phases import is_settled, success_of
+from orchestrator.core.plan import Stage
 from orchestrator.core.run import (
-    Attempt,
     Instance,
     Outcome,
+    Phase,
     Run,
-    Seal,
-    final_is_safe,
     final_of,
-    is_pushed,
 )
 from orchestrator.core.search import ended_search, free_offers, next_round_at
 
 WARN_AT = 0.8
-FATAL = {"oom": "config", "config": "config"}
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def decide(
     run: Run,
-    offers: tuple[Offer, ...],
+    stages: tuple[Stage, ...],
     seen: Seen,
     now: datetime,
     deadlines: Deadlines,
 ) -> Action:
-    """The next action for `run`; the caller records it and looks again."""
+    """The next action for `run`, whose plan has these phases; the caller records it and looks
+    again."""
     if run.terminal:
         return Wait("the run has ended")
     for instance in run.instances:
@@ -75,12 +86,15 @@ def decide(
         if action:
             return action
     if run.outcome is None:
-        outcome = _ending(run, offers, seen, now, deadlines)
+        dump = dump_due(run, seen)
+        if dump:
+            return dump
+        outcome = _ending(run, stages, seen, now, deadlines)
         if outcome:
             return Drain(outcome)
         share = 0.0 if run.warned else budget_share(run, now)
-        return Warn(share) if share >= WARN_AT else _advance(run, offers, seen, now, deadlines)
-    return _end(run, seen, now, deadlines)
+        return Warn(share) if share >= WARN_AT else _advance(run, stages, seen, now, deadlines)
+    return end(run, seen, now, deadlines)
 
 
 def _care_for(
@@ -95,8 +109,9 @@ def _care_for(
         if presence == "gone" and instance.id in seen.ended:
             return Gone(instance.id)
         return None if key in seen.busy | seen.waiting else Terminate(instance.id)
-    if instance.lost:
-        return Terminate(instance.id)
+    if instance.lost or instance.retired:
+        action = terminate(instance, seen)
+        return None if isinstance(action, Wait) else action
     reason = why_lost(run, instance, seen, now, deadlines)
     if reason:
         return Resume(instance.id, reason)
@@ -104,7 +119,7 @@ def _care_for(
 
 
 def _ending(
-    run: Run, offers: tuple[Offer, ...], seen: Seen, now: datetime, deadlines: Deadlines
+    run: Run, stages: tuple[Stage, ...], seen: Seen, now: datetime, deadlines: Deadlines
 ) -> Outcome | None:
     """The outcome, once something has ended the run."""
     if run.teardown:
@@ -112,85 +127,110 @@ def _ending(
     over = over_budget(run, seen.expected_drain_s, now)
     if over:
         return Outcome("FAILED", over, "budget")
+    refused = refusal(run, stages, seen, now, deadlines)
+    if refused:
+        return refused
     losses = host_losses(run)
-    if losses > run.limits.host_loss:
+    if losses > run.limits.host_loss and not _needs_no_box(run, now, deadlines):
         return Outcome(
             "FAILED",
             f"{losses} instances were lost or restarted, {run.limits.host_loss} allowed",
             "host",
         )
-    nothing = ended_search(run, offers, now, deadlines.capacity_s)
+    nothing = ended_search(run, _stage(run, stages).offers, now, deadlines.capacity_s)
     if nothing:
         return nothing
     for key, message in seen.gave_up.items():
         return Outcome("FAILED", f"{key.split(':')[0]}: {message}", "config")
-    return _after_exit(run, now, deadlines)
+    return _after_exit(run, stages, now, deadlines)
 
 
-def _after_exit(run: Run, now: datetime, deadlines: Deadlines) -> Outcome | None:
+def _needs_no_box(run: Run, now: datetime, deadlines: Deadlines) -> bool:
+    """Whether nothing is lost with its box: the phase has succeeded, or a person is asked."""
+    is_asked = run.phase is not None and run.phase.waiting is not None
+    return is_asked or bool(success_of(run, now, deadlines))
+
+
+def _stage(run: Run, stages: tuple[Stage, ...]) -> Stage:
+    """What the plan says of the phase that the run is in."""
+    return stages[run.phase.index if run.phase else 0]
+
+
+def _after_exit(
+    run: Run, stages: tuple[Stage, ...], now: datetime, deadlines: Deadlines
+) -> Outcome | None:
+    """How the run ends when the trainer has. A phase that succeeded ends it only where nothing
+    comes after it and nobody judges it: then all of it comes home in the drain."""
+    success = success_of(run, now, deadlines)
+    if success:
+        index = run.phase.index if run.phase else 0
+        is_end = index + 1 == len(stages) and not stages[index].gated
+        return Outcome("SUCCEEDED", success, "done") if is_end else None
     attempt = run.attempt
-    if attempt and attempt.lost and final_is_safe(run) and _reached_the_end(run, attempt):
-        return Outcome("SUCCEEDED", "trained to the end before its box was lost", "done")
-    if attempt is None or attempt.live or attempt.lost or not _is_settled(attempt, now, deadlines):
+    if attempt is None or attempt.live or attempt.lost or not is_settled(attempt, now, deadlines):
         return None
-    final = final_of(run, attempt)
-    if attempt.rc == 0:
-        if final and (final.step is None or final.step >= (final.max_steps or 0)):
-            return Outcome("SUCCEEDED", "trained to the end", "done")
-        what = "before the last step" if final else "without final weights"
+    if attempt.stopping_at and attempt.stopping_for != HANG:
+        return stopped_short(run, _stage(run, stages), attempt)
+    if attempt.rc == 0 and not attempt.stopping_at:
+        what = "before the last step" if final_of(run, attempt) else "without final weights"
         return Outcome("FAILED", f"the trainer ended with 0 {what}", "incomplete")
-    if final and _reached_the_end(run, attempt):
-        how = "the box was lost before it ended" if attempt.rc is None else f"exit {attempt.rc}"
-        reason = f"complete with an error after training ({how})"
-        return Outcome("SUCCEEDED", reason, "done")
-    if attempt.why in FATAL:
-        return Outcome("FAILED", _crash_words(attempt), FATAL[attempt.why])
+    if is_fatal(attempt):
+        asked = is_asked_about(run, _stage(run, stages))
+        return None if asked else Outcome("FAILED", crash_words(attempt), "config")
     spent = crashes_spent(run)
     if spent > run.limits.crash:
         why = (
             f"; {spent} crashes spent of {run.limits.crash} (one that gained no checkpoint is two)"
         )
-        return Outcome("FAILED", _crash_words(attempt) + why, "crash")
+        return Outcome("FAILED", crash_words(attempt) + why, "crash")
     return None
 
 
-def _is_settled(attempt: Attempt, now: datetime, deadlines: Deadlines) -> bool:
-    """Whether the box has sealed all that the attempt left, or had its time to."""
-    ended_at = attempt.ended_at
-    return attempt.settled or (ended_at is not None and is_past(now, ended_at, deadlines.settle_s))
-
-
-def _reached_the_end(run: Run, attempt: Attempt) -> bool:
-    """Whether something that this attempt left says that it made its last step."""
-    return any(
-        seal.step is not None and seal.max_steps is not None and seal.step >= seal.max_steps
-        for seal in run.seals
-        if seal.attempt == attempt.number
-    )
-
-
-def _crash_words(attempt: Attempt) -> str:
-    return f"the trainer ended with {attempt.rc} ({attempt.why}): {attempt.message}"
-
-
 def _advance(
-    run: Run, offers: tuple[Offer, ...], seen: Seen, now: datetime, deadlines: Deadlines
+    run: Run, stages: tuple[Stage, ...], seen: Seen, now: datetime, deadlines: Deadlines
+) -> Action:
+    """The next step towards the end of the phase, or from one to the next."""
+    phase = run.phase
+    if phase is None:
+        return begin_first(stages)
+    if phase.ended:
+        return begin_next(run, phase, stages)
+    if is_void(phase, stages) and not (run.attempt and run.attempt.live):
+        return begin_anew(run, phase, stages)
+    asked = question(phase, seen)
+    if asked:
+        return asked
+    success = success_of(run, now, deadlines)
+    if success:
+        return after_success(run, phase, stages, success, seen, now, deadlines)
+    asked = ask_about_end(run, stages[phase.index])
+    if asked:
+        return asked
+    return _towards_training(run, phase, stages[phase.index], seen, now, deadlines)
+
+
+def _towards_training(
+    run: Run, phase: Phase, stage: Stage, seen: Seen, now: datetime, deadlines: Deadlines
 ) -> Action:
     """The next step towards a trainer that runs."""
-    if _is_looked_for(run, now, deadlines):
+    attempt, instance = run.attempt, run.instance
+    if phase.waiting and (attempt is None or is_settled(attempt, now, deadlines) or attempt.lost):
+        return await_person(run, phase, stage, seen, now, deadlines)
+    if is_looked_for(run, now, deadlines):
         return Wait("S3 is asked what the lost box left there")
-    instance = run.instance
     if instance is None:
-        # Two instances of one run never bill at once: the lost one first has to be proven gone.
+        # Two instances of one run never bill at once: the last one first has to be proven gone.
         billing = run.still_billing
-        return Wait(f"{billing[0].id} is being ended") if billing else _rent(run, offers, seen, now)
+        if billing:
+            return Wait(f"{billing[0].id} is being ended")
+        return _rent(run, stage.offers, seen, now)
     if instance.provider_id is None:
         return _unanswered(instance, seen)
     if instance.state == "PENDING":
         return Wait("the instance boots")
     if not instance.prepared:
-        return _unless_busy(f"prepare:{instance.id}", seen, Prepare(instance.id))
-    return _train(run, instance, seen, now, deadlines)
+        return unless_busy(f"prepare:{instance.id}", seen, Prepare(instance.id))
+    return _train(run, stage, instance, seen, now, deadlines)
 
 
 def _rent(run: Run, offers: tuple[Offer, ...], seen: Seen, now: datetime) -> Action:
@@ -214,119 +254,27 @@ def _unanswered(instance: Instance, seen: Seen) -> Action:
     return Absent(instance.id)
 
 
-def _train(run: Run, instance: Instance, seen: Seen, now: datetime, deadlines: Deadlines) -> Action:
+def _train(
+    run: Run, stage: Stage, instance: Instance, seen: Seen, now: datetime, deadlines: Deadlines
+) -> Action:
     attempt = run.attempt
     if attempt is None or attempt.lost or attempt.instance != instance.id:
-        return Start(instance.id, newest_source(run, instance.id))
+        return Start(instance.id, newest_source(run, instance.id, warm=stage.warm_starts))
     again = Start(instance.id, attempt.resume, attempt.number)
-    settled = _is_settled(attempt, now, deadlines)
+    settled = is_settled(attempt, now, deadlines)
     if attempt.started_at is None or (seen.agent_alive is False and not settled):
-        return _unless_busy(f"start:{attempt.number}", seen, again)
+        return unless_busy(f"start:{attempt.number}", seen, again)
+    if attempt.live and attempt.stopping_at:
+        saves = stage.saves_on_stop and attempt.stopping_for != HANG
+        grace_s = deadlines.save_grace_s if saves else deadlines.stop_grace_s
+        return stop_trainer(instance, attempt, attempt.stopping_at, grace_s, seen, now)
     if attempt.live:
-        return Wait("the trainer runs")
+        due = halt_for_hang(run, attempt, seen)
+        due = due or stop_due(run, stage, attempt, seen, now, deadlines)
+        return due or Wait("the trainer runs")
     if not settled:
         return Wait("the box seals what the trainer left")
-    return Start(instance.id, newest_source(run, instance.id))
-
-
-def _end(run: Run, seen: Seen, now: datetime, deadlines: Deadlines) -> Action:
-    """Stop, bring everything home, end everything rented, and only then finish."""
-    if not run.drained:
-        return _drain(run, seen, now, deadlines)
-    for instance in run.still_billing:
-        if not instance.terminating:
-            return _terminate(instance, seen)
-    if run.still_billing:
-        return Wait("the provider still lists what the run rented")
-    return Finish()
-
-
-def _drain(run: Run, seen: Seen, now: datetime, deadlines: Deadlines) -> Action:
-    instance, attempt = run.instance, run.attempt
-    missing = missing_here(run)
-    given_up = why_given_up(run, seen, now, deadlines)
-    if given_up:
-        return Drained(never_came(run), given_up)
-    if _is_looked_for(run, now, deadlines):
-        return Wait("S3 is asked what the lost box left there")
-    if instance is None or attempt is None or attempt.instance != instance.id:
-        stored = tuple(seal for seal in missing if is_stored(run, seal))
-        return _come_home(run, stored, (), (), seen, now, deadlines)
-    if f"start:{attempt.number}" in seen.busy:
-        return Wait("the trainer is being started")
-    if attempt.started_at and not attempt.lost and not _is_settled(attempt, now, deadlines):
-        return _stop(instance, attempt, run.draining_at or now, seen, now, deadlines)
-    to_tell = untold(run, instance.id)
-    return _come_home(run, missing, unpushed(run), to_tell, seen, now, deadlines)
-
-
-def _is_looked_for(run: Run, now: datetime, deadlines: Deadlines) -> bool:
-    """Whether to wait for what a lost box may have pushed while nobody listened: to resume from
-    something older would cost more than the moment that it takes."""
-    return any(
-        each.lost_at and not is_past(now, each.lost_at, deadlines.look_s) for each in unlooked(run)
-    )
-
-
-def _come_home(
-    run: Run,
-    missing: tuple[Seal, ...],
-    to_push: tuple[Seal, ...],
-    to_tell: tuple[Seal, ...],
-    seen: Seen,
-    now: datetime,
-    deadlines: Deadlines,
-) -> Action:
-    """Wait for what is on its way, and until what came was found intact here: that is when its
-    box is told. What is held twice already, here, in S3 or on the box, is not worth more than
-    `push_s` without a byte of progress."""
-    if any(not is_pushed(run, seal) for seal in missing):
-        return Wait(f"{len(missing)} checkpoints on their way here")
-    if to_tell and (run.paused or "ack:" in seen.busy):
-        return Wait(f"{len(to_tell)} checkpoints are looked at here before their box may go")
-    sealed_at = max((seal.sealed_at for seal in run.seals), default=None)
-    moved_at = [run.draining_at, seen.moving_at, run.pushed_at, sealed_at]
-    since = max(each for each in (*moved_at, _EPOCH) if each)
-    waiting = missing or to_push or to_tell
-    if waiting and not is_past(now, since, deadlines.push_s):
-        where = "here" if missing else "to S3" if to_push else "off the box"
-        return Wait(f"{len(waiting)} checkpoints on their way {where}")
-    return Drained(never_came(run))
-
-
-def _stop(
-    instance: Instance,
-    attempt: Attempt,
-    since: datetime,
-    seen: Seen,
-    now: datetime,
-    deadlines: Deadlines,
-) -> Action:
-    """Let the trainer save and the agent seal what it left."""
-    if seen.agent_alive is False:
-        again = Start(instance.id, attempt.resume, attempt.number)
-        return _unless_busy(f"start:{attempt.number}", seen, again)
-    if attempt.live:
-        late = is_past(now, since, deadlines.stop_grace_s)
-        stop = Stop(attempt.number, "KILL" if late else "TERM")
-        return _unless_busy(f"stop:{attempt.number}:{stop.signal}", seen, stop)
-    return Wait("the box seals what the trainer left")
-
-
-def _terminate(instance: Instance, seen: Seen) -> Action:
-    """End an instance; one whose create was never answered first has to show itself or not."""
-    if instance.provider_id is not None:
-        return Terminate(instance.id)
-    if f"create:{instance.id}" in seen.busy:
-        return Wait("the provider has not answered the create")
-    if seen.presence.get(instance.id, "unknown") == "gone":
-        return Absent(instance.id)
-    return Wait("the provider is being listed")
-
-
-def _unless_busy(key: str, seen: Seen, action: Action) -> Action:
-    if key in seen.busy:
-        return Wait(f"{key} is under way")
-    if key in seen.waiting:
-        return Wait(f"{key} failed and is tried again soon")
-    return action
+    left = leave_host(run, attempt, instance, now, deadlines)
+    if left:
+        return left
+    return Start(instance.id, newest_source(run, instance.id, warm=stage.warm_starts))

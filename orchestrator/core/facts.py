@@ -9,12 +9,15 @@ from typing import Any
 from orchestrator.core.printable import printable
 from orchestrator.core.run import Attempt, Run, Seal
 from orchestrator.core.signatures import classify
+from orchestrator.core.signatures.errors import Ending, diagnose
+from orchestrator.core.signatures.faults import Kind, Reaction
 from remote.contract import ContractError, Fact, check_name, pushed_uri
 
 Told = tuple[str, dict[str, Any]]
 
 _DIGEST = re.compile(r"^[0-9a-f]{64}$")
 _MAX_INT = 2**62
+_KERNEL = re.compile("oom_kill|Out of memory: Killed process")
 
 
 def to_event(run: Run, fact: Fact) -> Told | None:
@@ -38,14 +41,28 @@ def _exited(run: Run, fact: Fact) -> Told | None:
     rc = _integer(fact.data, "rc", low=-255)
     tail = str(fact.data.get("tail", ""))[-4096:]
     why, message = classify(rc, tail)
-    asked = run.outcome is not None and rc != 0
+    asked = (run.outcome is not None or attempt.stopping_at is not None) and rc != 0
     data = {
         "attempt": attempt.number,
         "rc": rc,
         "why": "stopped" if asked else why,
         "message": message,
     }
+    if rc != 0 and not asked:
+        data |= _diagnosed(run, rc, tail, oom_killed=fact.data.get("oom_killed") is True)
     return "attempt.exited", data
+
+
+def _diagnosed(run: Run, rc: int, tail: str, *, oom_killed: bool) -> dict[str, str]:
+    """The class of the error, and what is done about it. That a process was killed the shell tells
+    of anybody's signal: only the kernel's word makes it a lack of memory."""
+    earlier = tuple(Kind(each.kind) for each in run.phase_attempts if each.kind in set(Kind))
+    found = diagnose(Ending(rc, tail, oom_killed=oom_killed, earlier=earlier))
+    kind, reaction, advice = found.kind, found.reaction, found.advice
+    if kind is Kind.HOST_OOM and not oom_killed and not _KERNEL.search(found.line):
+        kind, reaction = Kind.KILLED, Reaction.RETRY_IN_PLACE
+        advice = "a signal from outside ended it, or the machine's memory was full"
+    return {"kind": kind, "reaction": reaction, "advice": advice}
 
 
 def _settled(run: Run, fact: Fact) -> Told | None:
@@ -61,12 +78,13 @@ def _sealed(run: Run, fact: Fact) -> Told | None:
     if not _DIGEST.match(digest):
         raise ContractError("a sealed checkpoint without a SHA-256 digest")
     name, generation = check_name(str(data.get("name"))), _integer(data, "generation", low=1)
+    number = _integer(data, "attempt", low=1)
     for seal in run.seals:
-        if _is_of(seal, fact.instance, name, digest):
+        if _is_of(seal, fact.instance, name, digest) and _are_of_one_phase(run, seal, number):
             return None
     event = {
         "instance": fact.instance,
-        "attempt": _integer(data, "attempt", low=1),
+        "attempt": number,
         "name": name,
         "generation": generation,
         "step": _optional(data, "step"),
@@ -75,6 +93,8 @@ def _sealed(run: Run, fact: Fact) -> Told | None:
         "digest": digest,
         "final": data.get("final") is True,
     }
+    if data.get("resumes") is False:
+        event["resumes"] = False
     return "checkpoint.sealed", event
 
 
@@ -95,6 +115,12 @@ def _pushed(run: Run, fact: Fact) -> Told | None:
 
 def _is_of(seal: Seal, instance: str, name: str, digest: str) -> bool:
     return (seal.instance, seal.name, seal.digest) == (instance, name, digest)
+
+
+def _are_of_one_phase(run: Run, seal: Seal, number: int) -> bool:
+    """What a later phase seals is its own, be it the same to the last byte."""
+    phases = {each.number: each.phase for each in run.attempts}
+    return phases.get(seal.attempt) == phases.get(number)
 
 
 def _push_failed(run: Run, fact: Fact) -> Told | None:

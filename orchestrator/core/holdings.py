@@ -3,17 +3,23 @@ has cost."""
 
 from __future__ import annotations
 
-from orchestrator.core.run import Instance, Run, Seal, Source, is_pushed
+from orchestrator.core.phase_of import full_name
+from orchestrator.core.run import Attempt, Instance, Run, Seal, Source, is_pushed
+from orchestrator.core.signatures.faults import Reaction
 
 
-def newest_source(run: Run, on_box: str | None) -> Source | None:
-    """The checkpoint to resume from: the highest step that is mirrored here, in S3 or sealed on the
-    living box `on_box`; among equals the youngest."""
+def newest_source(run: Run, on_box: str | None, *, warm: bool = True) -> Source | None:
+    """The checkpoint to resume from: the highest step of this phase that is mirrored here, in S3 or
+    sealed on the living box `on_box`; among equals the youngest. Before there is one, what the
+    phase resumes from. Without `warm`, none that has weights alone."""
+    mine = {attempt.number for attempt in run.phase_attempts}
     held = [
         seal
         for seal in run.seals
         if seal.step is not None
+        and seal.attempt in mine
         and not seal.final
+        and (seal.resumes or warm)
         and seal.digest not in run.unusable
         and seal.digest not in run.pruned
         and (
@@ -23,9 +29,14 @@ def newest_source(run: Run, on_box: str | None) -> Source | None:
         )
     ]
     if not held:
-        return None
+        return _handed_over(run)
     best = max(held, key=lambda seal: (seal.step or 0, seal.sealed_at))
     return Source(best.name, best.step or 0, best.digest)
+
+
+def _handed_over(run: Run) -> Source | None:
+    phase = run.phase
+    return phase.start if phase and phase.how == "resume" else None
 
 
 def is_on(run: Run, seal: Seal, box: str) -> bool:
@@ -70,12 +81,13 @@ def untold(run: Run, box: str) -> tuple[Seal, ...]:
 
 def never_came(run: Run) -> tuple[str, ...]:
     """Names of checkpoints that a box reported complete and of which no copy is here or in S3."""
+    named = {seal: full_name(run, seal) for seal in run.seals}
     here = {
-        seal.name
+        named[seal]
         for seal in run.seals
         if seal.digest in run.mirrored or is_pushed(run, seal) or seal.digest in run.pruned
     }
-    return tuple(dict.fromkeys(seal.name for seal in run.seals if seal.name not in here))
+    return tuple(dict.fromkeys(name for name in named.values() if name not in here))
 
 
 def unlooked(run: Run) -> tuple[Instance, ...]:
@@ -104,11 +116,12 @@ def unpushed(run: Run) -> tuple[Seal, ...]:
 
 
 def crashes_spent(run: Run) -> int:
-    """Crashes that count against the budget: one that gained no step since the attempt before
-    counts double."""
+    """Crashes of this phase that count against its budget: one that gained no step since the
+    attempt before counts double. A trainer that was stopped has not crashed, unless it hung or
+    left nothing; one that its machine brought down is the machine's loss."""
     spent = 0
-    for attempt in run.attempts:
-        if attempt.ended_at is None or attempt.lost or attempt.rc == 0:
+    for attempt in run.phase_attempts:
+        if attempt.ended_at is None or attempt.lost or not _crashed(run, attempt):
             continue
         started_from = attempt.resume.step if attempt.resume else 0
         reached = max(
@@ -118,8 +131,29 @@ def crashes_spent(run: Run) -> int:
     return spent
 
 
+def left_nothing(run: Run, attempt: Attempt) -> bool:
+    """Whether it was stopped at a step and no checkpoint at or past that step can be had."""
+    if attempt.stopping_for != "steps" or attempt.live:
+        return False
+    mine = {each.number for each in run.attempts if each.phase == attempt.phase}
+    had = [s for s in run.seals if not s.failed or s.digest in run.mirrored or is_stored(run, s)]
+    reached = max((seal.step or 0 for seal in had if seal.attempt in mine), default=0)
+    return reached < (attempt.stopping_step or 0)
+
+
+def _crashed(run: Run, attempt: Attempt) -> bool:
+    if attempt.stopping_at:
+        return attempt.stopping_for == "hang" or left_nothing(run, attempt)
+    return attempt.rc != 0 and attempt.reaction != Reaction.ANOTHER_HOST
+
+
 def host_losses(run: Run) -> int:
-    """What counts against `recovery.host_loss`: boxes that were lost once they worked, and
-    restarts. A boot that failed is the search's trouble."""
-    lost = sum(1 for each in run.instances if each.lost and each.booted)
+    """What counts against `recovery.host_loss` of this phase: boxes that were lost once they
+    worked, and restarts. A boot that failed is the search's trouble."""
+    since = run.phase.began_at if run.phase and run.serial else None
+    lost = sum(
+        1
+        for each in run.instances
+        if each.lost and each.booted and (since is None or (each.lost_at or since) >= since)
+    )
     return lost + run.restarts

@@ -37,7 +37,7 @@ class Instance:
     `rates` are the prices that the provider told; before the first it is the offer's. Its
     billing ends at `released_at` (the provider took the order to end it), else at `gone_at`.
     `key_id` is the sign of the key that it was rented or last seen with. `looked` once S3 was
-    asked what it had pushed before it was lost.
+    asked what it had pushed before it was lost. `retired` says why it is given back in good health.
     """
 
     id: str
@@ -68,11 +68,13 @@ class Instance:
     rates: tuple[Rate, ...] = ()
     billing_unit_s: float = 1.0
     key_id: str = ""
+    retired: str = ""
 
     @property
     def usable(self) -> bool:
-        """Ours to work with: not lost, refused, being ended or gone."""
-        return not (self.lost or self.refused or self.terminating or self.gone_at)
+        """Ours to work with: not lost, refused, given back, being ended or gone."""
+        over = self.lost or self.refused or self.retired or self.terminating or self.gone_at
+        return not over
 
     @property
     def may_bill(self) -> bool:

@@ -70,7 +70,9 @@ def _never_ready(
             return f"it was still {boot.detail or boot.phase} after {boot.limit_s:.0f} s"
         since = max(instance.intended_at, seen.watching_since or instance.intended_at)
         return _late(now, since, deadlines.boot_s, "it did not boot")
-    since = _since(seen, instance.running_at)
+    # One that is kept for the next phase is prepared once more, from then on.
+    phase_at = run.phase.began_at if run.phase and run.serial else instance.running_at
+    since = _since(seen, max(instance.running_at, phase_at))
     if instance.id not in seen.reached:
         reason = _late(now, since, deadlines.access_s, "ssh did not let us in")
         if reason:

@@ -16,7 +16,7 @@ Mode = Literal["min", "max"]
 # better the higher it is. `mode:` in the job file decides where that is wrong.
 LOWER_IS_BETTER = frozenset(
     {"loss", "error", "err", "perplexity", "ppl", "nll", "wer", "cer", "mse", "rmse", "mae"}
-    | {"bpb", "bpc", "kl"}
+    | {"bpb", "bpc", "kl", "wasserstein"}
 )
 USUAL = ("eval_loss", "loss")
 MOST_METRICS = 32

@@ -6,7 +6,16 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-NAMES = ("gpus", "nodes", "resume", "checkpoint", "run_id", "phase", "checkpoints.path")
+NAMES = (
+    "gpus",
+    "nodes",
+    "resume",
+    "checkpoint",
+    "start",
+    "run_id",
+    "phase",
+    "checkpoints.path",
+)
 # `${gpus}` is the shell's; `{"gpus"}`, `{print $1}` and any other brace are the user's own.
 _PLACEHOLDER = re.compile(r"(?<!\$)\{(" + "|".join(map(re.escape, NAMES)) + r")\}")
 
@@ -20,9 +29,10 @@ def placeholders(
     checkpoints_path: str,
     checkpoint: str | None,
     resume_args: str,
+    start: str = "",
 ) -> dict[str, str]:
     """The value of every placeholder; `checkpoint` None means nothing to resume, and then
-    `{checkpoint}` and `{resume}` are empty."""
+    `{checkpoint}` and `{resume}` are empty. `start` is where an earlier phase's checkpoint lies."""
     values = {
         "gpus": str(gpus),
         "nodes": str(nodes),
@@ -30,6 +40,7 @@ def placeholders(
         "phase": phase,
         "checkpoints.path": checkpoints_path,
         "checkpoint": checkpoint or "",
+        "start": start,
         "resume": "",
     }
     if checkpoint is not None:

@@ -9,8 +9,10 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Literal
 
+from orchestrator.core.attempt import Attempt, Seal, Source
 from orchestrator.core.instance import Instance, Rate, Refusal
 from orchestrator.core.metrics import Metric
+from orchestrator.core.phase import Handover, Phase, Waiting
 
 
 class RunState(StrEnum):
@@ -20,6 +22,7 @@ class RunState(StrEnum):
     RUNNING = "RUNNING"
     RECOVERING = "RECOVERING"
     DRAINING = "DRAINING"
+    WAITING = "WAITING"
     TERMINATING = "TERMINATING"
     SUCCEEDED = "SUCCEEDED"
     FAILED = "FAILED"
@@ -51,56 +54,6 @@ class Lease:
 
 
 @dataclass(frozen=True)
-class Source:
-    """The checkpoint that an attempt resumes from."""
-
-    name: str
-    step: int
-    digest: str
-
-
-@dataclass(frozen=True)
-class Attempt:
-    """One start of the trainer on one instance."""
-
-    number: int
-    instance: str
-    resume: Source | None
-    intended_at: datetime
-    started_at: datetime | None = None
-    ended_at: datetime | None = None
-    rc: int | None = None
-    why: str = ""
-    message: str = ""
-    settled: bool = False
-    lost: bool = False
-
-    @property
-    def live(self) -> bool:
-        return self.ended_at is None
-
-
-@dataclass(frozen=True)
-class Seal:
-    """A complete checkpoint that a box reported. `failed` says why its box is not asked for it
-    any more, `failed_stored` the same of the store that has it: other bytes than were sealed."""
-
-    instance: str
-    attempt: int
-    name: str
-    generation: int
-    step: int | None
-    max_steps: int | None
-    size_bytes: int
-    digest: str
-    final: bool
-    sealed_at: datetime
-    acked: bool = False
-    failed: str | None = None
-    failed_stored: str | None = None
-
-
-@dataclass(frozen=True)
 class Outcome:
     """How the run will end once everything is home and everything rented is gone."""
 
@@ -110,8 +63,16 @@ class Outcome:
 
 
 @dataclass(frozen=True)
+class Recovery:
+    """How often one phase is picked up again."""
+
+    host_loss: int = 10
+    crash: int = 2
+
+
+@dataclass(frozen=True)
 class Limits:
-    """What the plan allows: recoveries, and money and time for the whole run."""
+    """What the plan allows: recoveries of this phase, and money and time for the whole run."""
 
     host_loss: int = 10
     crash: int = 2
@@ -168,6 +129,7 @@ class Run:
     seq: int = 0
     updated_at: datetime | None = None
     limits: Limits = field(default_factory=Limits)
+    phases: tuple[Phase, ...] = ()
     instances: tuple[Instance, ...] = ()
     attempts: tuple[Attempt, ...] = ()
     seals: tuple[Seal, ...] = ()
@@ -200,9 +162,12 @@ class Run:
             return RunState(self.outcome.state)
         if self.outcome:
             return RunState.TERMINATING if self.drained else RunState.DRAINING
-        if self.attempts and self.attempts[-1].started_at and self.attempts[-1].live:
+        attempt = self.attempt
+        if attempt and attempt.started_at and attempt.live:
             return RunState.RUNNING
-        if self.attempts or any(instance.lost for instance in self.instances):
+        if self.phase and self.phase.waiting:
+            return RunState.WAITING
+        if attempt or any(self._is_lost_now(instance) for instance in self.instances):
             return RunState.RECOVERING
         if any(instance.state == "RUNNING" and instance.usable for instance in self.instances):
             return RunState.PREPARING
@@ -211,6 +176,13 @@ class Run:
     @property
     def terminal(self) -> bool:
         return self.state in TERMINAL
+
+    @property
+    def is_asking(self) -> bool:
+        """Whether a person's answer is waited for, and would change something."""
+        phase = self.phase
+        is_open = phase is not None and phase.waiting is not None and phase.approved is None
+        return is_open and self.outcome is None and self.teardown is None
 
     @property
     def reason(self) -> str:
@@ -223,8 +195,24 @@ class Run:
         return usable[-1] if usable else None
 
     @property
+    def phase(self) -> Phase | None:
+        """The phase that has begun last."""
+        return self.phases[-1] if self.phases else None
+
+    @property
+    def serial(self) -> int:
+        """Its place among those that have begun."""
+        return max(0, len(self.phases) - 1)
+
+    @property
+    def phase_attempts(self) -> tuple[Attempt, ...]:
+        return tuple(each for each in self.attempts if each.phase == self.serial)
+
+    @property
     def attempt(self) -> Attempt | None:
-        return self.attempts[-1] if self.attempts else None
+        """The newest attempt of this phase."""
+        mine = self.phase_attempts
+        return mine[-1] if mine else None
 
     @property
     def still_billing(self) -> tuple[Instance, ...]:
@@ -259,6 +247,11 @@ class Run:
     def rented_hours(self, now: datetime) -> float:
         return sum(each.hours(now) for each in self.instances)
 
+    def _is_lost_now(self, instance: Instance) -> bool:
+        began_at = self.phase.began_at if self.phase else None
+        at = instance.lost_at
+        return bool(instance.lost) and (began_at is None or at is None or at >= began_at)
+
 
 def final_of(run: Run, attempt: Attempt) -> Seal | None:
     """The final weights that this attempt left, as its box sealed them last."""
@@ -273,6 +266,31 @@ def final_is_safe(run: Run) -> bool:
     return final is not None and (final.digest in run.mirrored or is_pushed(run, final))
 
 
+def goal_of(run: Run, attempt: Attempt) -> Seal | None:
+    """What this attempt left of what its phase is for: a checkpoint at or past the step where it
+    is stopped, else the final weights."""
+    until = run.phase.until_step if run.phase else None
+    reached = [
+        seal
+        for seal in run.seals
+        if seal.attempt == attempt.number and until is not None and (seal.step or 0) >= until
+    ]
+    return reached[-1] if reached else final_of(run, attempt)
+
+
+def goal_is_safe(run: Run) -> bool:
+    """Whether what the phase is for is mirrored or in S3. Where it is stopped at a step, an earlier
+    attempt's checkpoint is as good; of final weights only the last attempt's count."""
+    if final_is_safe(run):
+        return True
+    until = run.phase.until_step if run.phase else None
+    if until is None:
+        return False
+    goals = [goal for each in run.phase_attempts if (goal := goal_of(run, each))]
+    reached = [goal for goal in goals if (goal.step or 0) >= until]
+    return any(goal.digest in run.mirrored or is_pushed(run, goal) for goal in reached)
+
+
 def is_pushed(run: Run, seal: Seal) -> bool:
     """Whether it is in S3, as far as is known as it was sealed."""
     return seal.digest in run.pushed and not seal.failed_stored
@@ -283,19 +301,25 @@ __all__ = [
     "Attempt",
     "DiskLow",
     "Event",
+    "Handover",
     "Instance",
     "Lease",
     "Limits",
     "Outcome",
     "Paused",
+    "Phase",
     "Rate",
+    "Recovery",
     "Refusal",
     "Run",
     "RunState",
     "Seal",
     "Search",
     "Source",
+    "Waiting",
     "final_is_safe",
     "final_of",
+    "goal_is_safe",
+    "goal_of",
     "is_pushed",
 ]

@@ -11,7 +11,7 @@ from orchestrator.core.run import Event, Run
 
 T0 = datetime(2026, 1, 1, tzinfo=UTC)
 BOX = "demo-1-1"
-DIGEST = {step: f"{step:064x}" for step in range(200)}
+DIGEST = {step: f"{step:064x}" for step in range(201)}
 Told = tuple[str, dict[str, Any]]
 
 CHEAP = Offer("local", "cpu-2", "cpu", 2, 2, 8, 20, 1.0)
@@ -24,9 +24,11 @@ def at(seconds: float) -> datetime:
 
 
 def run_of(*told: Told, every_s: float = 1.0) -> Run:
+    # Its first phase begins with the run, at the same moment.
+    first = () if told and told[0][0] == "phase.begun" else (begun(),)
     events = [
-        Event("demo-1", seq, at(seq * every_s), kind, 1, data)
-        for seq, (kind, data) in enumerate([planned(), *told], start=1)
+        Event("demo-1", seq, at(max(1, seq - 1) * every_s), kind, 1, data)
+        for seq, (kind, data) in enumerate([planned(), *first, *told], start=1)
     ]
     return fold_all("demo-1", events)
 
@@ -43,6 +45,13 @@ def planned(**changes: Any) -> Told:
         "budget_hours": None,
     }
     return "planned", {**data, **changes}
+
+
+def begun(name: str = "main", index: int = 0, **changes: Any) -> Told:
+    """A phase begins, with the budgets of `planned`."""
+    data = {"phase": name, "index": index, "key": "", "mirror": "/mirror", "start": None, "how": ""}
+    limits = {"host_loss": 2, "crash": 2}
+    return "phase.begun", {**data, **limits, "until_step": None, "instance": None, **changes}
 
 
 def intended(box: str = BOX, offer: Offer = CHEAP) -> Told:

@@ -2,7 +2,17 @@
 
 from orchestrator.core.spec.checkpoints import Checkpoints, Keep, LayoutRule, Resume
 from orchestrator.core.spec.gpu import GpuNeed, parse_gpu
-from orchestrator.core.spec.job import Code, DataItem, Gate, Health, Job, Phase, Recovery
+from orchestrator.core.spec.job import (
+    Code,
+    DataItem,
+    Gate,
+    Git,
+    Health,
+    Job,
+    Phase,
+    Recovery,
+    StartFrom,
+)
 from orchestrator.core.spec.load import load_job, parse_job
 from orchestrator.core.spec.problems import JobFileError, Problem
 from orchestrator.core.spec.resources import Budget, Resources, Volume
@@ -15,6 +25,7 @@ __all__ = [
     "Code",
     "DataItem",
     "Gate",
+    "Git",
     "GpuNeed",
     "Health",
     "Job",
@@ -27,6 +38,7 @@ __all__ = [
     "Recovery",
     "Resources",
     "Resume",
+    "StartFrom",
     "Train",
     "Volume",
     "job_schema",

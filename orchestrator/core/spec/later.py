@@ -33,29 +33,21 @@ LATER: dict[str, Rule] = {
     "resources.volume.size_gb": (_is_set, "making a volume, which would bill on after the run,"),
     "data[].from": (_is_remote, "data that the box fetches"),
     "data[].to": (_is_absolute, "a place outside the work folder"),
-    "patch": (_is_set, "patching your files"),
     "train.data": (_is_remote, "data that the box fetches"),
     "train.data[]": (_is_remote, "data that the box fetches"),
     "train.evaluate.data": (_is_remote, "data that the box fetches"),
     "train.evaluate.data[]": (_is_remote, "data that the box fetches"),
     "checkpoints.resume.patch": (_is_set, "patching files to resume"),
     "outputs": (_is_set, "mirroring other files"),
-    "recovery.hang_minutes": (_other_than(20), "a hang limit of your own"),
     "recovery.keep_failed_minutes": (_other_than(0), "keeping the box of a failed run"),
-    "health.nan": (_other_than("stop"), "a health rule of your own"),
-    "health.oom": (_other_than("stop"), "a health rule of your own"),
-    "health.loss_flat": (_other_than("warn"), "a health rule of your own"),
-    "health.grad_explosion": (_other_than("warn"), "a health rule of your own"),
-    "health.low_gpu": (_other_than("warn"), "a health rule of your own"),
     "notify": (_is_set, "notification"),
-    "phases": (_is_set, "a run of several phases"),
 }
 
 
 def refused_for_now(root: Node) -> Iterator[Problem]:
     """A problem for each key that is set to something this release does not do."""
     for pattern, (refused, what) in LATER.items():
-        for steps, node in select(root, pattern):
+        for steps, node in (*select(root, pattern), *select(root, f"phases[].{pattern}")):
             value = node.plain()
             if value is not None and refused(value):
                 message = f"{what} is not supported yet"

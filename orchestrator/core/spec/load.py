@@ -11,16 +11,17 @@ from pydantic import ValidationError
 
 from orchestrator.core.spec.checks import check_file, check_job, check_train
 from orchestrator.core.spec.explain import explain
-from orchestrator.core.spec.job import Job
+from orchestrator.core.spec.job import Job, Phase
 from orchestrator.core.spec.later import refused_for_now
 from orchestrator.core.spec.overrides import apply_override
+from orchestrator.core.spec.phase_checks import check_phase
 from orchestrator.core.spec.problems import MISSING, JobFileError, Problem, Steps
 from orchestrator.core.spec.yamltree import Node, parse_yaml, select
 
 MAX_BYTES = 1_000_000
 # Numbers here are words to whoever reads them: `12.10` and `007` are passed on as typed.
 AS_TYPED = ("env.*", "checkpoints.resume.env.*", "resources.min_cuda")
-_PHASE_ONLY = ("name", "stop_after_steps", "gate")
+_PHASE_ONLY = ("name", "stop_after_steps", "gate", "start_from", "git", "hold_minutes")
 
 
 def load_job(path: Path, overrides: Sequence[str] = ()) -> Job:
@@ -41,7 +42,29 @@ def parse_job(data: bytes, *, file: str, base: Path, overrides: Sequence[str] = 
     problems += _examine(root)
     if problems:
         raise JobFileError(problems)
-    return Job.model_validate(_plain(root)).at(base)
+    return _built(root).at(base, _parts(root))
+
+
+def _built(root: Node) -> Job:
+    """The job as written; where its phases bring what it lacks, as it is in the first of them."""
+    plain = _plain(root)
+    try:
+        return Job.model_validate(plain)
+    except ValidationError:
+        first = _plain(overlay(root, _phases(root)[0]))
+        return Job.model_validate({**first, "phases": plain["phases"]})
+
+
+def _parts(root: Node) -> tuple[tuple[Phase, Job], ...]:
+    return tuple(
+        (Phase.model_validate(each.plain()), Job.model_validate(_plain(overlay(root, each))))
+        for each in _phases(root)
+    )
+
+
+def _phases(root: Node) -> list[Node]:
+    phases = root.at("phases")
+    return phases.value if phases and isinstance(phases.value, list) else []
 
 
 def _read(path: Path) -> bytes:
@@ -99,9 +122,12 @@ def _examine_phase(root: Node, phase: Node, index: int, *, known: list[Problem])
     told = {(problem.file, problem.line, problem.message) for problem in known}
     prefix = f"phases[{index}]"
     return [
-        replace(problem, path=f"{prefix}.{problem.path}" if problem.path else prefix)
-        for problem in _of_job(effective, known=known)
-        if (problem.file, problem.line, problem.message) not in told
+        *(
+            replace(problem, path=f"{prefix}.{problem.path}" if problem.path else prefix)
+            for problem in _of_job(effective, known=known)
+            if (problem.file, problem.line, problem.message) not in told
+        ),
+        *check_phase(root, effective, index),
     ]
 
 

@@ -80,6 +80,7 @@ def test_whatever_a_box_wrote_only_numbers_come_out(state: object) -> None:
     [
         ("eval_loss", "min"), ("loss", "min"), ("val/word_error_rate", "min"),
         ("perplexity", "min"), ("eval_ppl", "min"), ("bpb", "min"), ("KL", "min"),
+        ("socrates.wasserstein", "min"),
         ("eval_accuracy", "max"), ("reward", "max"), ("bleu", "max"), ("f1", "max"),
         ("glossary_hits", "max"), ("terror", "max"),
     ],

@@ -45,10 +45,10 @@ def test_a_name_that_was_written_twice_is_ambiguous() -> None:
 @pytest.mark.parametrize(
     ("text", "parts"),
     [
-        ("500", (None, "500")),
-        ("demo-1:500", ("demo-1", "500")),
-        ("demo-1:main/500", ("demo-1", "500")),
+        ("500", (None, "", "500")),
+        ("demo-1:500", ("demo-1", "", "500")),
+        ("demo-1:main/500", ("demo-1", "main", "500")),
     ],
 )
-def test_split(text: str, parts: tuple[str | None, str]) -> None:
+def test_split(text: str, parts: tuple[str | None, str, str]) -> None:
     assert split_wanted(text) == parts

@@ -66,11 +66,12 @@ from orchestrator.core.actions import (
 from orchestrator.core.decide import decide
 from orchestrator.core.holdings import crashes_spent, newest_source
 from orchestrator.core.offer import Offer
+from orchestrator.core.plan import Stage
 from orchestrator.core.run import Run, Source
 
 
 def choose(run: Run, offers: tuple[Offer, ...], seen: Seen, now: datetime) -> Action:
-    return decide(run, offers, seen, now, Deadlines())
+    return decide(run, (Stage("main", offers),), seen, now, Deadlines())
 
 
 PRESENT = Seen(presence={BOX: "present"}, agent_alive=True)

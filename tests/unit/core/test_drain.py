@@ -12,6 +12,7 @@ from orchestrator.core.actions import Action, Deadlines, Drained, Seen, Wait
 from orchestrator.core.decide import decide
 from orchestrator.core.drain import drain_until
 from orchestrator.core.fold import fold
+from orchestrator.core.plan import Stage
 from orchestrator.core.run import Event, Run
 
 HOUR = 3600.0
@@ -36,7 +37,7 @@ def choose(
     seen = Seen(
         presence={BOX: "present"}, agent_alive=True, moving_at=moving_at, expected_drain_s=left_s
     )
-    return decide(run, OFFERS, seen, now, Deadlines())
+    return decide(run, (Stage("main", OFFERS),), seen, now, Deadlines())
 
 
 @pytest.mark.parametrize("hours", [3, 12, 23])
@@ -65,7 +66,7 @@ def test_what_stood_still_while_the_disk_was_full_or_nobody_looked_is_nobodys_fa
     assert isinstance(choose(run, at(resumed_s + HOUR)), Wait)
     assert isinstance(choose(run, at(resumed_s + 3 * HOUR)), Drained)
     looked = Seen(presence={BOX: "present"}, agent_alive=True, watching_since=at(5 * HOUR))
-    action = decide(run_with(), OFFERS, looked, at(5 * HOUR + 1), Deadlines())
+    action = decide(run_with(), (Stage("main", OFFERS),), looked, at(5 * HOUR + 1), Deadlines())
     assert isinstance(action, Wait)
 
 

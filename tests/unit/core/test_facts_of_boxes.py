@@ -66,7 +66,15 @@ def test_an_exit_is_told_once_and_only_of_an_attempt_of_this_box() -> None:
     event = to_event(run_of(*TRAINING), told)
     assert event == (
         "attempt.exited",
-        {"attempt": 1, "rc": 1, "why": "crash", "message": "ValueError: no"},
+        {
+            "attempt": 1,
+            "rc": 1,
+            "why": "crash",
+            "message": "ValueError: no",
+            "kind": "crash",
+            "reaction": "retry in place",
+            "advice": "restart from a checkpoint",
+        },
     )
     assert to_event(run_of(*TRAINING, exited()), told) is None
     assert to_event(run_of(*TRAINING), fact("trainer.exited", attempt=7, rc=1, tail="")) is None

@@ -43,6 +43,7 @@ from orchestrator.core.holdings import (
     unlooked,
     unpushed,
 )
+from orchestrator.core.plan import Stage
 from orchestrator.core.run import Run, final_is_safe
 from remote.contract import ContractError, Fact, pushed_uri, split_uri
 
@@ -186,7 +187,7 @@ def test_a_run_ends_well_with_its_final_weights_in_s3_alone() -> None:
 
 
 def step(run: Run, seconds: float, seen: Seen = HEARD) -> Any:
-    return decide(run, OFFERS, seen, at(seconds), Deadlines())
+    return decide(run, (Stage("main", OFFERS),), seen, at(seconds), Deadlines())
 
 
 def test_s3_is_asked_what_a_lost_box_left_before_anything_is_resumed() -> None:

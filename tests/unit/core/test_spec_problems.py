@@ -51,7 +51,7 @@ ONE_PROBLEM = [
     ("budget: {hours: .nan}", "budget.hours: must be a finite number"),
     ("budget: {usd: 1e999}", "budget.usd: must be a finite number"),
     ("recovery: {crash: -1}", "recovery.crash: must be at least 0"),
-    ("health: {nan: stopp}", "health.nan: must be 'stop', 'warn' or 'off', not 'stopp'; did you mean stop?"),
+    ("health: {nan: stopp}", "health.nan: must be 'stop', 'warn', 'ask' or 'off', not 'stopp'; did you mean stop?"),
     ("env: {1A: x}", "env.1A: a variable's name is made of letters, digits and _"),
     ("env: {GPUJOB_RUN_ID: x}", "env.GPUJOB_RUN_ID: names that begin with GPUJOB_ are set by gpujob itself"),
     ("env: {A: [1]}", "env.A: must be text; put it in quotes"),

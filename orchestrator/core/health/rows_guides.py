@@ -1,0 +1,137 @@
+"""The rules of two fine-tuning guides and of a trainer without resume (ids F, G, T).
+
+docs/health.md has where each threshold comes from."""
+
+from __future__ import annotations
+
+from orchestrator.core.health import gradients, loss, machine, preflight, progress, when
+from orchestrator.core.health.rule import Rule, Verdict
+
+_WARN = Verdict.WARN
+
+ROWS = (
+    Rule(
+        "F2",
+        "low_gpu",
+        "GPUs work",
+        machine.gpus_work,
+        needs=("gpu",),
+        window=10,
+        limits={"low": 50, "each": 25, "hard": 0},
+        acts=_WARN,
+        advice="increase the batch",
+    ),
+    Rule(
+        "F3",
+        "loss_erratic",
+        "the loss does not climb",
+        loss.rises,
+        needs=("loss",),
+        only=when.falls,
+        window=200,
+        limits={"percent": 5},
+        acts=_WARN,
+        advice="lower the learning rate",
+    ),
+    Rule(
+        "F4",
+        "loss_flat",
+        "the loss is not stuck",
+        loss.is_stuck,
+        needs=("loss",),
+        only=when.falls,
+        window=200,
+        limits={"percent": 2},
+        acts=_WARN,
+        advice="a higher learning rate, rank 32, or a look at the data",
+    ),
+    Rule(
+        "F5",
+        "oom",
+        "memory errors are rare",
+        machine.often_out_of_memory,
+        limits={"times": 2},
+        advice="the next rung of the memory ladder",
+    ),
+    Rule(
+        "F6",
+        "checkpoint_missing",
+        "checkpoints come",
+        progress.saves,
+        also=("G5",),
+        only=lambda watch: watch.expect.save_steps is not None and watch.steps_are_told,
+        limits={"missed": 2},
+    ),
+    Rule(
+        "F7",
+        "checkpoint_missing",
+        "the end is complete",
+        progress.final_is_whole,
+        only=lambda watch: watch.ended and watch.expect.stop_after_steps is None,
+    ),
+    Rule(
+        "G1",
+        "recipe",
+        "policy and reference stay close",
+        gradients.kl,
+        needs=("actor/kl_loss|actor/ppo_kl|kl",),
+        only=when.methods("gad"),
+        window=50,
+        limits={"above": 0.1, "times_median": 10},
+        acts=_WARN,
+    ),
+    Rule(
+        "G2",
+        "recipe",
+        "validation improves",
+        gradients.validation,
+        only=when.is_gad,
+        limits={"behind": 3},
+        acts=_WARN,
+    ),
+    Rule(
+        "G3",
+        "recipe",
+        "the learning rate is the plan's",
+        gradients.learning_rate,
+        needs=("learning_rate",),
+        only=when.is_gad,
+        limits={"rate": 1e-6},
+        advice="another branch or script than the stage's",
+    ),
+    Rule("G4", "nan", "updates are made", gradients.skips, limits={"in_a_row": 3}),
+    Rule(
+        "G6",
+        "checkpoint_missing",
+        "as many checkpoints as steps ask for",
+        progress.count_of_saves,
+        only=when.is_gad,
+    ),
+    Rule(
+        "G7",
+        "recipe",
+        "the discriminator learns and leaves something to learn",
+        gradients.discriminator,
+        needs=("critic/d_acc",),
+        only=when.is_gad,
+        window=100,
+        limits={"saturated": 0.95, "chance": 0.05},
+        acts=_WARN,
+        advice="label smoothing, a temperature in its loss, or a lower rate for it",
+    ),
+    Rule(
+        "G9",
+        "recipe",
+        "the critic's head start fits the stage",
+        preflight.critic_warm_up,
+        only=when.is_gad,
+    ),
+    Rule(
+        "G10",
+        "resume_ignored",
+        "there are steps left",
+        preflight.steps_are_left,
+        only=when.resumes,
+        advice="raise total_epochs, or resume from an earlier checkpoint",
+    ),
+)

@@ -1,0 +1,165 @@
+"""The rules of a study: baseline, validation, infrastructure test (ids S).
+
+docs/health.md has where each threshold comes from."""
+
+from __future__ import annotations
+
+from orchestrator.core.health import evaluation, loss, machine, preflight, progress, when
+from orchestrator.core.health.rule import Rule, Verdict
+
+_WARN = Verdict.WARN
+
+ROWS = (
+    Rule(
+        "S1",
+        "recipe",
+        "a baseline exists",
+        preflight.baseline_exists,
+        only=when.is_evaluated,
+        advice="evaluate the base model with the same items, sampling and seed",
+    ),
+    Rule(
+        "S2",
+        "recipe",
+        "the baseline is plausible",
+        preflight.baseline_is_plausible,
+        only=lambda watch: watch.baseline is not None,
+        limits={"uniform": 0.203},
+        acts=_WARN,
+    ),
+    Rule(
+        "S3",
+        "recipe",
+        "the checkpoint beats the baseline",
+        evaluation.improves,
+        only=when.is_evaluated,
+        limits={"percent": 5},
+    ),
+    Rule(
+        "S4",
+        "recipe",
+        "answers can be read",
+        evaluation.parses,
+        only=when.is_evaluated,
+        limits={"fail_below": 0.95, "warn_below": 0.99, "unique": 0.02},
+    ),
+    Rule(
+        "S5",
+        "loss_flat",
+        "the loss falls over a validation",
+        loss.falls_steadily,
+        needs=("loss",),
+        only=when.falls,
+        window=500,
+        limits={"percent": 10, "fail_percent": 5},
+        advice="learning rate 2e-5 to 5e-5, warm-up 0.03; is LoRA on?",
+    ),
+    Rule(
+        "S6",
+        "recipe",
+        "other metrics improve",
+        preflight.supports,
+        only=when.is_evaluated,
+        acts=_WARN,
+    ),
+    Rule(
+        "S7",
+        "loss_erratic",
+        "the loss does not jump",
+        loss.jumps,
+        needs=("loss",),
+        window=200,
+        limits={"spread": 0.35, "spikes": 3, "sigmas": 5},
+        acts=_WARN,
+        advice="learning rate 5e-6, warm-up 0.1, accumulation 16",
+    ),
+    Rule(
+        "S7b",
+        "loss_erratic",
+        "the evaluation's loss does not rise",
+        loss.evaluation_rises,
+        needs=("eval_loss",),
+        only=lambda watch: any("eval_loss" in each.values for each in watch.samples),
+        limits={"percent": 1},
+        acts=_WARN,
+        advice="overfitting: dropout 0.1, weight decay 0.15, or stop at the best",
+    ),
+    Rule(
+        "S10",
+        "checkpoint_missing",
+        "it reached its last step",
+        progress.reached_the_end,
+        only=lambda watch: watch.expect.stop_after_steps is not None,
+    ),
+    Rule(
+        "S11",
+        "checkpoint_missing",
+        "every checkpoint of a test is here",
+        progress.all_are_home,
+        only=lambda watch: (
+            watch.expect.stop_after_steps is not None and watch.expect.save_steps is not None
+        ),
+    ),
+    Rule(
+        "S13",
+        "loss_flat",
+        "the loss falls over a short test",
+        loss.falls_over_few_points,
+        needs=("loss",),
+        only=lambda watch: when.falls(watch) and when.is_short(watch),
+    ),
+    Rule(
+        "S14",
+        "low_gpu",
+        "GPUs are busy enough for a long run",
+        machine.gpus_work,
+        also=("S8",),
+        needs=("gpu",),
+        only=lambda watch: when.stopped(watch) and bool(watch.gpus),
+        window=10,
+        limits={"low": 80, "each": 50, "hard": 1},
+        advice="a larger micro-batch, more data workers",
+    ),
+    Rule(
+        "S15",
+        "low_gpu",
+        "memory has room",
+        machine.memory_fits,
+        needs=("gpu",),
+        limits={"part": 0.95},
+    ),
+    Rule("S17", "checkpoint_missing", "the watcher works", machine.watcher_works),
+    Rule(
+        "S18",
+        "resume_ignored",
+        "a resumed run repeats itself",
+        progress.resumed_alike,
+        only=lambda watch: when.resumes(watch) and bool(watch.earlier),
+        limits={"part": 0.05},
+    ),
+    Rule(
+        "S19",
+        "low_gpu",
+        "GPUs wake up",
+        machine.gpus_woke,
+        needs=("gpu",),
+        window=10,
+        limits={"above": 80},
+        acts=_WARN,
+    ),
+    Rule(
+        "S20",
+        "over_cost",
+        "the budget suffices",
+        progress.forecast,
+        only=lambda watch: watch.expect.budget_usd is not None,
+        acts=_WARN,
+    ),
+    Rule(
+        "S22",
+        "recipe",
+        "validation and full run are one",
+        preflight.same_settings,
+        only=lambda watch: watch.expect.changed is not None,
+    ),
+)
