@@ -7,6 +7,7 @@ import json
 import sys
 from typing import Any, Callable, Dict, List, NoReturn
 
+from remote.agent.dump import dump
 from remote.agent.follow import follow
 from remote.agent.heard import Ear, Heard
 from remote.agent.paths import Root
@@ -41,7 +42,9 @@ def _parser() -> argparse.ArgumentParser:
     _command(commands, "start", _start, instance=str, attempt=int)
     stopping = _command(commands, "stop", _stop, attempt=int)
     stopping.add_argument("--signal", choices=("TERM", "KILL"), required=True)
-    _command(commands, "follow", _follow, events=int, log=int, metrics=int)
+    following = _command(commands, "follow", _follow, events=int, log=int, metrics=int)
+    following.add_argument("--sights", type=int, default=0)
+    _command(commands, "dump", _dump, attempt=int)
     _command(commands, "serve", lambda root, _: serve(root, sys.stdin.buffer, sys.stdout.buffer))
     _command(commands, "supervise", _supervise, instance=str)
     _command(commands, "run-trainer", _run_trainer, attempt=int)
@@ -70,8 +73,15 @@ def _stop(root: Root, options: argparse.Namespace) -> int:
     return 0
 
 
+def _dump(root: Root, options: argparse.Namespace) -> int:
+    Heard(root).note()
+    _say(dump(root, options.attempt))
+    return 0
+
+
 def _follow(root: Root, options: argparse.Namespace) -> int:
-    offsets = {"events": options.events, "log": options.log, "metrics": options.metrics}
+    names = ("events", "log", "metrics", "sights")
+    offsets = {name: getattr(options, name) for name in names}
     return follow(root, sys.stdout.buffer, offsets, Ear(root, 0))
 
 

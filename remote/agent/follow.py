@@ -1,6 +1,6 @@
-"""Says what happens as it happens: facts, log and metrics from given offsets, and how the agent is
-each second and when it has something new to say of itself. Who comes back with the last offsets
-misses nothing and gets nothing twice."""
+"""Says what happens as it happens: facts, log, metrics and sights from given offsets, and how the
+agent is each second and when it has something new to say of itself. Who comes back with the last
+offsets misses nothing and gets nothing twice."""
 
 from __future__ import annotations
 
@@ -24,13 +24,14 @@ BLOCKS_A_TURN = 16
 
 
 def follow(root: Root, out: BinaryIO, offsets: Dict[str, int], ear: Ear) -> int:
-    """Write to `out` until nobody reads it any more. `offsets` of events, log and metrics.
+    """Write to `out` until nobody reads it any more. `offsets` of events, log, metrics, sights.
 
     What the reader sends back is its sign of life, which `ear` takes down."""
     files: Dict[str, Callable[[int], Iterator[Tuple[int, Dict[str, Any]]]]] = {
         "events": lambda offset: _facts(root.events, offset),
         "log": lambda offset: _blocks("log", root.log, offset),
         "metrics": lambda offset: _blocks("metrics", root.metrics, offset),
+        "sights": lambda offset: _blocks("sights", root.sights, offset),
     }
     beat_at, beat = float("-inf"), None
     try:

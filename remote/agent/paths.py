@@ -55,6 +55,19 @@ class Root:
         return self.path / "metrics.jsonl"
 
     @property
+    def sights(self) -> Path:
+        return self.path / "sights.jsonl"
+
+    @property
+    def reports(self) -> Path:
+        """Where the receiver of progress reports listens."""
+        return self.path / "reports.json"
+
+    @property
+    def report_token(self) -> Path:
+        return self.path / "reports.token"
+
+    @property
     def secrets(self) -> Path:
         return self.path / "secrets.env"
 

@@ -12,6 +12,7 @@ from remote.agent.candidates import FINAL, Candidate, find, staged
 from remote.agent.durable import fsync_folder, write_bytes, write_json
 from remote.agent.layouts import Layout, Pointer
 from remote.agent.layouts.model import ANY, FOLDER
+from remote.agent.machine import oom_kills
 from remote.agent.scan import Listing, list_files, to_json
 from remote.agent.spec import Spec
 from remote.contract import PROTOCOL
@@ -58,6 +59,7 @@ def write_baseline(attempt: Attempt, spec: Spec) -> None:
         {
             "v": PROTOCOL,
             "log": attempt.root.log.stat().st_size if attempt.root.log.exists() else 0,
+            "oom_kills": oom_kills(),
             "known": {name: to_json(listing) for name, listing in _present(spec).items()},
         },
     )

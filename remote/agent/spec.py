@@ -11,7 +11,7 @@ from typing import Any, Dict, Optional, Tuple
 from remote.agent.durable import read_json
 from remote.agent.layouts import Layout, layouts_of
 from remote.agent.paths import Root, below_home
-from remote.contract import ContractError, check_version
+from remote.contract import ContractError, check_path, check_version
 
 _INSTANCE = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,199}$")
 
@@ -43,7 +43,8 @@ class DeadmanRule:
 class Spec:
     """One attempt's command and where its checkpoints appear. `world_size` is the plan's idea of
     the number of ranks; the trainer's own processes know better. `resume_at` is where the
-    checkpoint to resume from was put."""
+    checkpoint to resume from was put. Every `look_s` the machine is looked at, and the JSON files
+    `watched`, below the work folder."""
 
     instance: str
     attempt: int
@@ -57,6 +58,8 @@ class Spec:
     resume_step: Optional[int]
     resume_at: Optional[Path] = None
     deadman: Optional[DeadmanRule] = None
+    look_s: float = 15.0
+    watched: Tuple[str, ...] = ()
 
     @staticmethod
     def read(root: Root, attempt: int) -> Spec:
@@ -94,7 +97,15 @@ def _from_json(record: Dict[str, Any]) -> Spec:
         resume_step=None if step is None else int(step),
         resume_at=None if place is None else workdir / _text(place),
         deadman=_deadman(record.get("deadman")),
+        look_s=_seconds(record.get("look_s", 15.0)),
+        watched=tuple(check_path(_text(each)) for each in record.get("watched", ())),
     )
+
+
+def _seconds(value: Any) -> float:
+    if not 0.2 <= float(value) <= 3600:
+        raise ValueError("look_s is %r" % value)
+    return float(value)
 
 
 def _deadman(record: Optional[Dict[str, Any]]) -> Optional[DeadmanRule]:

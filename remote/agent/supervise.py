@@ -18,9 +18,13 @@ from remote.agent.deadman import Deadman
 from remote.agent.durable import utc_now, write_json
 from remote.agent.facts import Facts
 from remote.agent.keeper import Keeper
+from remote.agent.lookout import Lookout
+from remote.agent.machine import oom_kills
 from remote.agent.paths import Root
 from remote.agent.procs import Process
 from remote.agent.pusher import Pusher
+from remote.agent.reports import Receiver
+from remote.agent.sights import Sights
 from remote.agent.slot import write_slot
 from remote.agent.spec import Spec
 from remote.agent.tail import last_step, log_tail
@@ -54,6 +58,7 @@ class Supervisor:
         self._facts = Facts(root.events, instance)
         self._deadman = Deadman(root, self._facts)
         self._pusher = Pusher(root, self._facts)
+        self._lookout = Lookout(root, Sights(root.sights))
         self._attempt: Optional[Attempt] = None
         self._keeper: Optional[Keeper] = None
         self._launched_at: Optional[float] = None
@@ -65,6 +70,9 @@ class Supervisor:
         self._facts.tell("agent.started", version=VERSION)
 
     def run(self, end: threading.Event) -> None:
+        receiver = Receiver(self._root, self._lookout.take_report)
+        looking = threading.Thread(target=self._lookout.run, args=(end,), daemon=True)
+        looking.start()
         while not end.is_set() and self._root.path.is_dir():
             began = time.monotonic()
             for turn in (self._step, self._watch, self._pusher.step, self._beat):
@@ -78,6 +86,7 @@ class Supervisor:
         self._pusher.close()
         if self._keeper:
             self._keeper.close()
+        receiver.close()
 
     def _step(self) -> None:
         attempt = self._current()
@@ -87,19 +96,26 @@ class Supervisor:
             self._launch(attempt)
             return
         keeper = self._keeper_of(attempt)
+        if not self._is_settled(attempt):
+            self._lookout.watch(attempt)
         trainer = attempt.trainer
         if trainer:
             self._facts.tell("trainer.started", attempt=attempt.number, pid=trainer.pid)
         rc = attempt.exit_code()
         if rc is not None:
-            tail = log_tail(self._root, attempt)
-            self._facts.tell("trainer.exited", attempt=attempt.number, rc=rc, tail=tail)
+            self._facts.tell("trainer.exited", attempt=attempt.number, **self._end(attempt, rc))
         if self._is_settled(attempt):
             return  # what appears from now on was put there for the next attempt
         keeper.step(ended=rc is not None)
         if rc is not None and keeper.finish(rc):
             keeper.tidy()
+            self._lookout.last(attempt)
             self._facts.tell("agent.settled", attempt=attempt.number)
+
+    def _end(self, attempt: Attempt, rc: int) -> Dict[str, Any]:
+        before = attempt.read("baseline.json").get("oom_kills")
+        killed = isinstance(before, int) and oom_kills() > before
+        return {"rc": rc, "tail": log_tail(self._root, attempt), "oom_killed": killed}
 
     def _watch(self) -> None:
         attempt = self._attempt

@@ -18,6 +18,7 @@ from typing import Any, Dict, List, Optional, Tuple
 from remote.agent.attempt import Attempt
 from remote.agent.paths import Root
 from remote.agent.procs import Process, descendants
+from remote.agent.reports import report_env
 from remote.agent.spec import Spec
 
 LEFTOVER_GRACE_S = 5.0
@@ -111,11 +112,15 @@ def _spawn(root: Root, attempt: Attempt) -> Process:
 
 def _environment(root: Root, spec: Spec) -> Dict[str, str]:
     inherited = {key: value for key, value in os.environ.items() if not key.startswith("TMUX")}
-    return {
+    given = {
         "PYTHONUNBUFFERED": "1",  # or the log, and whoever follows it, is minutes late
         **inherited,
         **spec.env,
         **(read_secrets(root) if spec.secrets else {}),
+    }
+    return {
+        **given,
+        **report_env(root, given),
         "GPUJOB_PINNED": str(root.pinned),
         "GPUJOB_METRICS": str(root.metrics),
     }
