@@ -1,0 +1,1 @@
+"""A rehearsal: what it reads, lays ready, drives and makes of it."""
