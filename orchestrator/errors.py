@@ -63,7 +63,10 @@ class StaleLease(LedgerError):
 
 
 class IntegrityError(GpujobError):
+    """`digest` is the checkpoint that a trainer was to begin with, when it is about one."""
+
     exit_code = 7
+    digest = ""
 
 
 class StorageBlocked(GpujobError):

@@ -324,7 +324,7 @@ class Boxes(Protocol):
         ...
 
     def follow(
-        self, endpoint: Endpoint, run: str, *, events: int, log: int, metrics: int
+        self, endpoint: Endpoint, run: str, *, events: int, log: int, metrics: int, sights: int = 0
     ) -> Follower: ...
 
     def public_key(self) -> str:
@@ -486,6 +486,14 @@ class Scan:
 
     paths: tuple[str, ...]
     skipped: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Checkout:
+    """What a git repository has checked out; `branch` is empty where none is."""
+
+    branch: str
+    commit: str
 
 
 class Trees(Protocol):

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
@@ -41,7 +43,8 @@ if TYPE_CHECKING:
     from orchestrator.adapters.s3 import S3Store
     from orchestrator.adapters.ssh import SshBoxes
     from orchestrator.core.plan import Plan
-    from orchestrator.flows.launch import Shop
+    from orchestrator.flows.phase_plan import Shop
+    from orchestrator.flows.rehearsal.bench import Bench
     from orchestrator.flows.step import World
 
 
@@ -264,11 +267,13 @@ def fetch_ended(
 ) -> Run:
     """Bring home a checkpoint of an ended run that is in S3. Raises as `make_store`, and
     NotFound, Refused, Transient, IntegrityError."""
-    from orchestrator.core.codec import from_json
-    from orchestrator.core.plan import Plan
+    from orchestrator.core.phase_of import of_phase, serial_of
+    from orchestrator.core.plan import read_plan
     from orchestrator.flows import afterwards, stores
 
-    plan = from_json(Plan, ledger.plan(run.id))
+    plan = read_plan(ledger.plan(run.id))
+    phase = of_phase(run, serial_of(run, seal)).phase
+    checkpoints = plan.phases[phase.index if phase else 0].checkpoints
     folder = settings.state / "runs" / run.id
     provider = make_providers(settings, make_clock())[run.find_instance(seal.instance).provider]
     return afterwards.fetch_ended(
@@ -276,9 +281,9 @@ def fetch_ended(
         run,
         seal,
         folder,
-        mirror=make_mirror(Path(run.mirror), run.id, ledger),
+        mirror=make_mirror(Path(checkpoints.mirror), run.id, ledger),
         store=partial(make_store, settings),
-        source=stores.place_of(run, plan, seal, folder, provider),
+        source=stores.place_of(run, checkpoints.also, seal, folder, provider),
         progress=progress,
     )
 
@@ -315,7 +320,7 @@ def store_keys(settings: Settings, plan: Plan) -> dict[str, dict[str, str]]:
 
     credentials = make_credentials(settings)
     found: dict[str, dict[str, str]] = {}
-    if plan.checkpoints.also is not None:
+    if any(phase.checkpoints.also for phase in plan.phases):
         pair = credentials.pair("s3")
         if pair is None:
             raise BadJobFile(
@@ -324,11 +329,15 @@ def store_keys(settings: Settings, plan: Plan) -> dict[str, dict[str, str]]:
             )
         _s3()
         found[PUSH_KEYS] = _lines(pair)
-    for provider in {offer.provider for offer in plan.offers} if plan.rental.volume else ():
+    for provider in {offer.provider for offer in plan.offers} if _has_volume(plan) else ():
         pair = credentials.pair(f"{provider}-s3") if f"{provider}-s3" in STORES else None
         if pair is not None:
             found[VOLUME_KEYS] = _lines(pair)
     return found
+
+
+def _has_volume(plan: Plan) -> bool:
+    return any(phase.rental.volume for phase in plan.phases)
 
 
 def check_store(settings: Settings, uri: str) -> Iterator[Check]:
@@ -358,8 +367,9 @@ def make_boxes(settings: Settings) -> SshBoxes:
 
 def make_shop(settings: Settings, *, offline: bool = False) -> Shop:
     """What `launch` and, `offline`, `plan` plan with."""
+    from orchestrator.adapters.git import checkout
     from orchestrator.adapters.stamp import Stamp, check_stamp, set_stamp
-    from orchestrator.flows.launch import Shop
+    from orchestrator.flows.phase_plan import Shop
 
     def claim(folder: Path, run: str) -> None:
         set_stamp(folder, Stamp(run, open_ledger(settings).id))
@@ -373,6 +383,7 @@ def make_shop(settings: Settings, *, offline: bool = False) -> Shop:
         s3_endpoint_url=settings.s3_endpoint_url,
         s3_region=settings.s3_region,
         free_bytes=_free_bytes,
+        checkout=checkout,
     )
 
 
@@ -409,6 +420,45 @@ def make_world(settings: Settings) -> World:
         store=partial(make_store, settings),
         deadlines=settings.deadlines,
     )
+
+
+def rehearsal_folder(settings: Settings, name: str, *, keep: bool) -> AbstractContextManager[Path]:
+    """A place for one rehearsal, and nothing of it afterwards."""
+    from orchestrator.adapters.rehearsals import rehearsal_folder as folder
+
+    return folder(settings.state / "rehearsals", name, make_clock(), keep=keep)
+
+
+def make_bench(
+    settings: Settings, folder: Path, environ: Mapping[str, str], tell: Callable[[str], None]
+) -> tuple[Bench, World]:
+    """What `rehearse` works with: a state folder, a ledger and boxes of its own below `folder`."""
+    from orchestrator.adapters import props
+    from orchestrator.flows.launch import make_plan
+    from orchestrator.flows.rehearsal.bench import Bench
+    from orchestrator.flows.rehearsal.props import Makers
+
+    own = replace(settings, state=folder / "state", usd_per_hour=0.0, private_home=False)
+    own.state.mkdir(parents=True, mode=0o700)
+    real = make_shop(settings, offline=True)
+    world = make_world(own)
+    bench = Bench(
+        folder=folder,
+        state=own.state,
+        shop=make_shop(own),
+        ledger=world.ledger,
+        provider=world.fleet.providers["local"],
+        clock=world.clock,
+        turn=lambda run: 0,
+        plan=lambda job: make_plan(job, real),
+        makers=Makers(props.shrink_parquet, props.make_model),
+        standin=Path(__file__).parents[1] / "remote" / "standin",
+        python=sys.executable,
+        importable=props.is_importable,
+        environ=environ,
+        tell=tell,
+    )
+    return bench, world
 
 
 def find_published(folder: Path, digest: str, path: str = "") -> Held | None:

@@ -13,9 +13,12 @@ from orchestrator.version import VERSION
 VERBS = {
     "launch": "Plan a job, show what it costs, and run it.",
     "plan": "Show what a job would do and cost; works without a network.",
+    "rehearse": "The whole job on this machine, small and for nothing; says what it proved.",
+    "init": "Write a job file from a template or from a script of yours.",
     "watch": "Show a run live; starts the daemon if none runs.",
     "pull": "Put a checkpoint, verified, where you want it.",
     "teardown": "Bring home what is missing, end everything the run rents, and prove it.",
+    "approve": "Let a run go on that waits for a person, or end it.",
     "ps": "List the runs.",
     "checkpoints": "List a run's checkpoints and where each one is.",
     "events": "Print what happened in a run.",

@@ -19,7 +19,15 @@ from orchestrator.wiring import make_clock
 
 LOOK_S = 0.25
 DAEMON_S = 5.0
-EXIT_CODES = {"done": 0, "asked": 1, "capacity": 3, "budget": 4, "integrity": 7}
+EXIT_CODES = {
+    "done": 0,
+    "asked": 1,
+    "capacity": 3,
+    "budget": 4,
+    "gate": 5,
+    "red_flag": 6,
+    "integrity": 7,
+}
 
 
 def follow(

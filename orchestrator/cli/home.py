@@ -54,6 +54,21 @@ def choose_live_run(ledger: Ledger, wanted: str | None) -> Run:
     return choose_run(ledger, wanted)
 
 
+def choose_waiting_run(ledger: Ledger, wanted: str | None) -> Run:
+    """As `choose_run`, for an answer: of this folder's runs the one that waits for a person."""
+    if wanted is None:
+        waiting = [run for run in _of_this_folder(ledger.runs()) if run.is_asking]
+        if len(waiting) > 1:
+            raise Ambiguous(
+                f"{len(waiting)} runs of this folder wait for a person: "
+                + ", ".join(run.id for run in waiting),
+                hint=f"say which, such as `gpujob approve {waiting[0].id}`; nothing was answered",
+            )
+        if waiting:
+            return waiting[0]
+    return choose_run(ledger, wanted)
+
+
 def emit(as_json: bool, text: str, records: Iterable[Any]) -> None:
     """Data to stdout: the text, or one JSON object a line."""
     if not as_json:

@@ -9,7 +9,8 @@ import click
 from orchestrator.cli.home import settings
 from orchestrator.core.plan import Plan
 from orchestrator.core.spec import load_job
-from orchestrator.flows.launch import Shop, make_plan
+from orchestrator.flows.launch import make_plan
+from orchestrator.flows.phase_plan import Shop
 from orchestrator.views.plan import plan_json, plan_text
 from orchestrator.wiring import make_clock, make_shop
 

@@ -9,7 +9,7 @@ import click
 from orchestrator.cli.background import ensure_daemon
 from orchestrator.cli.follow import follow
 from orchestrator.cli.home import choose_run, is_interactive, settings
-from orchestrator.core.choose import choose_checkpoint, split_wanted
+from orchestrator.core.choose import choose_checkpoint, in_phase, split_wanted
 from orchestrator.core.files import choose_files
 from orchestrator.core.holdings import is_stored
 from orchestrator.core.run import Run, Seal
@@ -43,7 +43,7 @@ def command(checkpoint: str, to: Path | None, files: str, plain: bool) -> None:
     """Put CHECKPOINT, verified, in the mirror folder or, with --to, where you want it.
 
     \b
-    CHECKPOINT is [RUN:]checkpoint-500, 500, latest, best or final;
+    CHECKPOINT is [RUN:][PHASE/]checkpoint-500, 500, latest, best or final;
     the run is this folder's newest unless it is named. `best` goes by the metric of
     checkpoints.keep.best, else by eval_loss, else by loss.
     A pull that broke goes on where it was; what is there already, intact, is success.
@@ -52,9 +52,9 @@ def command(checkpoint: str, to: Path | None, files: str, plain: bool) -> None:
         raise click.UsageError("--files needs --to: the mirror folder holds whole checkpoints")
     config = settings()
     ledger = open_ledger(config)
-    run_name, wanted = split_wanted(checkpoint)
+    run_name, phase, wanted = split_wanted(checkpoint)
     run = choose_run(ledger, run_name)
-    seal = choose_checkpoint(run, wanted)
+    seal = choose_checkpoint(in_phase(run, phase), wanted)
     live = is_interactive() and not plain
     try:
         words = _deliver(_bring(config, ledger, run, seal, live), to, files, live)
@@ -69,7 +69,8 @@ def _bring(config: Settings, ledger: Ledger, run: Run, seal: Seal, live: bool) -
     IntegrityError when it was here and is not any more."""
     if seal.digest not in run.mirrored:
         run = _wait_for(config, ledger, run, seal, live)
-    held = find_published(Path(run.mirror), seal.digest, run.mirrored[seal.digest])
+    place = Path(run.mirrored[seal.digest])
+    held = find_published(place.parent, seal.digest, str(place))
     if held is None:
         raise IntegrityError(f"{run.mirrored[seal.digest]} is gone")
     return held

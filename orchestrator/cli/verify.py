@@ -7,9 +7,8 @@ from pathlib import Path
 import click
 
 from orchestrator.cli.home import choose_run, emit, is_interactive, json_option, settings
-from orchestrator.core.codec import from_json
-from orchestrator.core.keep import Keep, prunable
-from orchestrator.core.plan import Plan
+from orchestrator.core.phases import prunable_of
+from orchestrator.core.plan import Plan, read_plan
 from orchestrator.core.run import Run
 from orchestrator.errors import IntegrityError
 from orchestrator.ports import Held
@@ -30,15 +29,15 @@ def command(run: str | None, plain: bool, as_json: bool) -> None:
     """
     ledger = open_ledger(settings())
     found = choose_run(ledger, run)
-    held = all_published(Path(found.mirror))
+    held = _published(found)
     total = sum(each.manifest.size_bytes for each in held)
     live, clock = is_interactive() and not plain, make_clock()
     with Bar("verifying", total, live=live, time_s=clock.monotonic) as bar:
         verdicts = [_examine(each, bar) for each in held]
     # A live run goes on meanwhile: more has come, and some was let go.
-    found, keep = ledger.run(found.id), from_json(Plan, ledger.plan(found.id)).checkpoints.keep
-    verdicts += _gone(found, all_published(Path(found.mirror)))
-    verdicts = [each for each in verdicts if not was_let_go(found, keep, each)]
+    found, plan = ledger.run(found.id), read_plan(ledger.plan(found.id))
+    verdicts += _gone(found, _published(found))
+    verdicts = [each for each in verdicts if not was_let_go(found, plan, each)]
     records = (verdict_record(found, each) for each in verdicts)
     emit(as_json, verdicts_text(found, verdicts), records)
     bad = [each for each in verdicts if each.problems]
@@ -57,9 +56,19 @@ def _examine(each: Held, bar: Bar) -> Verdict:
     )
 
 
-def was_let_go(run: Run, keep: Keep | None, verdict: Verdict) -> bool:
+def _published(run: Run) -> list[Held]:
+    """Of every phase that has begun."""
+    folders = dict.fromkeys(phase.mirror for phase in run.phases if phase.mirror)
+    return [each for folder in folders or (run.mirror,) for each in all_published(Path(folder))]
+
+
+def was_let_go(run: Run, plan: Plan, verdict: Verdict) -> bool:
     """Whether it is not there because `checkpoints.keep` says so: on record, or in a moment."""
-    going = {*run.pruned, *(seal.digest for seal in prunable(run, keep))}
+    going = set(run.pruned)
+    for serial in range(run.serial + 1):
+        index = run.phases[serial].index if run.phases else 0
+        keep = plan.phases[index].checkpoints.keep
+        going |= {seal.digest for seal in prunable_of(run, serial, keep, plan.stages)}
     return verdict.digest in going and not Path(verdict.path).exists()
 
 

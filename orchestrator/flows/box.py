@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -13,16 +13,15 @@ from typing import Any
 from orchestrator.core.commands import (
     agent_root,
     resume_place,
+    start_place,
     trainer_command,
     trainer_env,
     work_folder,
 )
-from orchestrator.core.packages import packages_for
-from orchestrator.core.plan import Plan, PushPlan, Upload
+from orchestrator.core.plan import PhasePlan, Plan
 from orchestrator.core.run import Attempt, Instance, Seal, Source
-from orchestrator.errors import CommandFailed, IntegrityError, Locked, NotFound, Wiped
+from orchestrator.errors import CommandFailed, IntegrityError, NotFound, Wiped
 from orchestrator.flows import outfit, stores
-from orchestrator.flows.launch import PUSH_KEYS
 from orchestrator.ports import (
     Boxes,
     Endpoint,
@@ -35,15 +34,16 @@ from orchestrator.ports import (
 )
 from remote.contract import Manifest, shell_words
 
-SETUP_TIMEOUT_S = 3600.0
-REQUIREMENTS = "remote/trainer/requirements.txt"
-REACHED = ("reached", 0)
+LOOK_S, LEAST_LOOK_S = 15.0, 0.5
 
 
 @dataclass(frozen=True)
 class Kit:
-    """What a task needs to work on one box of one run. `hours_until` is when the budget's hours
-    will be over, if nobody is there to see it."""
+    """What a task needs to work on one box of one run, in the phase `index` of its plan.
+
+    `mirror` is this phase's, `mirrors` are those of the phases before, `given` what an earlier run
+    left to start from. `start` is the checkpoint that its trainer is told the place of.
+    `hours_until` is when the budget's hours will be over, if nobody is there to see it."""
 
     run: str
     plan: Plan
@@ -57,6 +57,22 @@ class Kit:
     provider: Provider | None = None
     provider_id: str = ""
     hours_until: datetime | None = None
+    index: int = 0
+    mirrors: tuple[Mirror, ...] = ()
+    given: tuple[Mirror, ...] = ()
+    start: Source | None = None
+
+    @property
+    def phase(self) -> PhasePlan:
+        return self.plan.phases[self.index]
+
+    def held(self, digest: str, *more: Mirror) -> tuple[Mirror, Path] | None:
+        """Where a checkpoint of this run is published, or of those in the mirrors `more`."""
+        for mirror in (self.mirror, *self.mirrors, *more):
+            place = mirror.holds(digest)
+            if place is not None:
+                return mirror, place
+        return None
 
     @property
     def login(self) -> str:
@@ -69,7 +85,7 @@ class Kit:
         return shell
 
     def stream(self, context: TaskContext) -> Stream:
-        cap = self.plan.checkpoints.transfer
+        cap = self.phase.checkpoints.transfer
         stream = self.boxes.stream(self.endpoint, self.run, cap)
         context.on_cancel(stream.close)
         return stream
@@ -89,50 +105,16 @@ def endpoint_of(instance: Instance) -> Endpoint:
     return Endpoint(instance.id, instance.host, instance.port, instance.user)
 
 
-def prepare(context: TaskContext, kit: Kit, provider: Provider, instance: Instance) -> None:
-    """Make the box able to run the trainer: agent, code, data, secrets, setup, packages.
-
-    Reports REACHED once the box let us in. Raises Locked when it does not, after its provider was
-    told our key, which takes effect some seconds later; Unusable when it is not what was rented."""
-    kit = replace(kit, provider=provider, provider_id=instance.provider_id or "")
-    where = kit.endpoint
-    keys = provider.host_keys(instance.provider_id or "")
-    kit.boxes.pin(where.instance, kit.run, keys, where.host, where.port)
-    shell = kit.shell(context)
-    try:
-        _enter(context, kit, provider, shell)
-        if _is_gpu(kit, instance):
-            outfit.check_gpus(shell, kit.login, kit.world_size)
-        outfit.check_tools(shell, kit.login)
-        root = agent_root(kit.run)
-        if kit.plan.rental.volume:
-            outfit.link_volume(shell, kit.run, kit.plan.rental)
-        shell.run(f"umask 077; mkdir -p {root} && mkdir -p {work_folder(kit.run)}")
-        shell.put(kit.agent, f"{root}/agent.pyz")
-        _upload(context, kit)
-        if kit.plan.train is not None:
-            shell.put(json.dumps(dict(kit.plan.train)).encode(), f"{root}/train.json")
-        if kit.plan.secrets:
-            shell.put((kit.folder / "secrets.env").read_bytes(), f"{root}/secrets.env")
-        if kit.plan.setup:
-            _setup(shell, kit)
-        if kit.plan.train is not None:
-            text = (kit.library[0] / REQUIREMENTS).read_text()
-            needed = outfit.requirements("\n".join([text, *packages_for(kit.plan.train)]))
-            outfit.add_packages(shell, kit.login, needed, root)
-        if kit.plan.checkpoints.also is not None:
-            _let_push(shell, kit, kit.plan.checkpoints.also)
-    finally:
-        shell.close()
-
-
 def start(context: TaskContext, kit: Kit, attempt: Attempt) -> Mapping[str, Any]:
     """Put the checkpoint in place and start the trainer; for one that was started, its agent.
     Raises Wiped when what `prepare` put on the box is gone.
 
     What a trainer that runs has resumed from is left alone: it may have moved on since."""
-    if attempt.resume and attempt.started_at is None:
-        _place(context, kit, attempt.resume)
+    if attempt.started_at is None:
+        if kit.start:
+            _place(context, kit, kit.start, start_place(kit.phase))
+        if attempt.resume:
+            _place(context, kit, attempt.resume, resume_place(kit.phase, attempt.resume))
     shell = kit.shell(context)
     try:
         root = agent_root(kit.run)
@@ -154,9 +136,25 @@ def stop(context: TaskContext, kit: Kit, attempt: int, signal: str) -> None:
         shell.close()
 
 
-def follow(context: TaskContext, kit: Kit, events: int, log: int, metrics: int) -> None:
+def dump(context: TaskContext, kit: Kit, attempt: int) -> str:
+    """Have it taken down what a trainer that hangs is doing, in words. What was taken down comes
+    with what the agent sees."""
+    shell = kit.shell(context)
+    try:
+        said = _agent(shell, kit, "dump", "--attempt", str(attempt))
+    finally:
+        shell.close()
+    files = said.get("files")
+    names = ", ".join(map(str, files)) if isinstance(files, list) else "nothing"
+    return f"{said.get('processes')} processes, by {said.get('how')}: {names}"
+
+
+def follow(
+    context: TaskContext, kit: Kit, events: int, log: int, metrics: int, sights: int
+) -> None:
     """Report whatever the agent says, until the link dies or the task is cancelled."""
-    follower = kit.boxes.follow(kit.endpoint, kit.run, events=events, log=log, metrics=metrics)
+    offsets = {"events": events, "log": log, "metrics": metrics, "sights": sights}
+    follower = kit.boxes.follow(kit.endpoint, kit.run, **offsets)
     context.on_cancel(follower.close)
     try:
         for said in follower:
@@ -175,7 +173,7 @@ def fetch(context: TaskContext, kit: Kit, seal: Seal) -> str:
         manifest = stream.manifest(seal.name, seal.generation, seal.size_bytes)
         if manifest.digest != seal.digest:
             raise IntegrityError(f"the manifest of {seal.name} is not the one that was sealed")
-        told = _telling(context, seal.digest)
+        told = telling(context, seal.digest)
         with kit.mirror.partial(manifest) as partial:
             stream.pull(seal.name, seal.generation, partial, manifest, told)
             return str(kit.mirror.publish(seal.name, seal.generation, manifest))
@@ -186,7 +184,7 @@ def fetch(context: TaskContext, kit: Kit, seal: Seal) -> str:
 def acknowledge(context: TaskContext, kit: Kit, seals: tuple[Seal, ...]) -> Looked:
     """Look through what is on record as held here, and tell the box of what is. What the mirror
     has lost since, the box may have the only copy of."""
-    held = [seal for seal in seals if kit.mirror.holds(seal.digest)]
+    held = [seal for seal in seals if kit.held(seal.digest)]
     stream = kit.stream(context)
     try:
         for seal in held:
@@ -198,136 +196,90 @@ def acknowledge(context: TaskContext, kit: Kit, seals: tuple[Seal, ...]) -> Look
         stream.close()
 
 
-def _telling(context: TaskContext, what: str) -> Progress:
+def telling(context: TaskContext, what: str) -> Progress:
     """Reports (what, bytes verified so far): a stall is when the most of it no longer grows."""
     return lambda size_bytes: context.report((what, size_bytes))
 
 
-def _enter(context: TaskContext, kit: Kit, provider: Provider, shell: Shell) -> None:
+def _place(context: TaskContext, kit: Kit, source: Source, place: str) -> None:
+    """Put a checkpoint where the trainer will look, below the work folder. Raises IntegrityError,
+    which says of which one, when nobody has it as it was sealed."""
     try:
-        shell.run("true")
-    except Locked:
-        provider.ensure_access(kit.provider_id, kit.boxes.public_key())
+        _bring(context, kit, source, place)
+    except IntegrityError as error:
+        error.digest = source.digest
         raise
-    context.report(REACHED)
 
 
-def _is_gpu(kit: Kit, instance: Instance) -> bool:
-    rented = (instance.provider, instance.offer)
-    return any(
-        offer.gpu != "cpu" for offer in kit.plan.offers if (offer.provider, offer.id) == rented
-    )
-
-
-def _upload(context: TaskContext, kit: Kit) -> None:
-    stream = kit.stream(context)
-    try:
-        for upload in kit.plan.uploads:
-            dest = f"{work_folder(kit.run)}/{upload.dest}".rstrip("/.")
-            told = _telling(context, upload.digest)
-            stream.push(_source(kit, upload), upload.tree, dest, "merge", told)
-        if kit.plan.train is not None:
-            source, manifest = kit.library
-            dest = f"{agent_root(kit.run)}/lib"
-            stream.push(source, manifest, dest, "merge", _telling(context, manifest.digest))
-    finally:
-        stream.close()
-
-
-def _let_push(shell: Shell, kit: Kit, also: PushPlan) -> None:
-    """What the agent needs to have checkpoints pushed; `push.json` last, for it turns that on."""
-    root = agent_root(kit.run)
-    shell.put((kit.folder / PUSH_KEYS).read_bytes(), f"{root}/s3.env")
-    python = outfit.push_python(shell, kit.login, root)
-    record = {
-        "v": 1,
-        "also": also.uri,
-        "run": kit.run,
-        "endpoint_url": also.endpoint_url,
-        "region": also.region,
-        "python": python,
-    }
-    shell.put(json.dumps(record).encode(), f"{root}/push.json")
-
-
-def _source(kit: Kit, upload: Upload) -> Path:
-    return kit.folder / "code" if upload.what == "code" else Path(upload.source)
-
-
-def _setup(shell: Shell, kit: Kit) -> None:
-    """The job's own setup command, with its environment and secrets, in the work folder."""
-    root, work = agent_root(kit.run), work_folder(kit.run)
-    env = {**outfit.volume_env(kit.plan.rental), **kit.plan.env}
-    exports = "".join(f"export {name}={shell_words([text])}; " for name, text in env.items())
-    load = f'while IFS= read -r pair; do export "$pair"; done < "$HOME/{root}/secrets.env"; '
-    given = f"{load if kit.plan.secrets else ''}{exports}"
-    script = f"{kit.login}cd {work} && {{ {given}\n{kit.plan.setup}\n}}"
-    done = shell.run("bash -s", stdin=script.encode(), timeout_s=SETUP_TIMEOUT_S, check=False)
-    if done.rc != 0:
-        last = (done.stderr or done.stdout).strip()
-        raise CommandFailed(f"setup ended with {done.rc}: {last}", done.rc, last)
-
-
-def _place(context: TaskContext, kit: Kit, source: Source) -> None:
-    """Put the checkpoint to resume from where the trainer will look: from the box's own seal
-    when it has one, else from the mirror, else from S3."""
-    dest = f"{work_folder(kit.run)}/{resume_place(kit.plan, source)}"
+def _bring(context: TaskContext, kit: Kit, source: Source, place: str) -> None:
+    """From the box's own seal when it has one, else from a mirror, else from S3."""
+    dest = f"{work_folder(kit.run)}/{place}"
     stream = kit.stream(context)
     try:
         with suppress(NotFound):
-            told = _telling(context, source.digest)
+            told = telling(context, source.digest)
             stream.restore(source.name, source.digest, dest, told)
             return
-        held = kit.mirror.holds(source.digest)
+        held = kit.held(source.digest, *kit.given)
         if held is not None:
-            manifest = kit.mirror.manifest(source.digest)
-            stream.push(held, manifest, dest, "folder", _telling(context, manifest.digest))
+            mirror, folder = held
+            manifest = mirror.manifest(source.digest)
+            stream.push(folder, manifest, dest, "folder", telling(context, manifest.digest))
             return
     finally:
         stream.close()
-    if kit.plan.checkpoints.also is None:
+    if kit.phase.checkpoints.also is None:
         raise IntegrityError(
             f"{source.name} is neither on the box nor in the mirror as it was verified"
         )
     shell = kit.shell(context)
     try:
-        stores.restore(context, shell, kit.run, kit.plan, source)
+        stores.restore(context, shell, kit.run, source, dest)
     finally:
         shell.close()
 
 
 def _spec(kit: Kit, attempt: Attempt) -> dict[str, Any]:
-    plan = kit.plan
+    phase = kit.phase
     return {
         "v": 1,
         "instance": kit.endpoint.instance,
         "attempt": attempt.number,
         "workdir": work_folder(kit.run),
-        "command": trainer_command(plan, kit.run, attempt, kit.world_size),
+        "command": trainer_command(phase, kit.run, attempt, kit.world_size),
         "env": {
-            **outfit.volume_env(plan.rental),
-            **trainer_env(plan, kit.run, attempt, kit.world_size),
+            **outfit.volume_env(phase.rental),
+            **trainer_env(phase, kit.run, attempt, kit.world_size),
+            "GPUJOB_START_STEP": str(kit.start.step) if kit.start else "",
         },
-        "secrets": bool(plan.secrets),
-        "checkpoints": plan.checkpoints.path,
-        "layout": plan.checkpoints.rule or plan.checkpoints.layout,
+        "secrets": bool(kit.phase.secrets),
+        "checkpoints": phase.checkpoints.path,
+        "layout": phase.checkpoints.rule or phase.checkpoints.layout,
         "world_size": kit.world_size,
         "resume_step": attempt.resume.step if attempt.resume else None,
-        "resume_at": resume_place(plan, attempt.resume) if attempt.resume else None,
+        "resume_at": resume_place(phase, attempt.resume) if attempt.resume else None,
         "deadman": _deadman(kit),
+        "look_s": min(LOOK_S, max(LEAST_LOOK_S, phase.hang_s / 8)),
+        "watched": _watched(kit.plan),
     }
+
+
+def _watched(plan: Plan) -> list[str]:
+    """The evaluations that any gate asks after: one phase may be compared with another's."""
+    asked = [each.gate.evaluation for each in plan.phases if each.gate and each.gate.evaluation]
+    return sorted({name for each in asked for name in (each.file, each.baseline)})
 
 
 def _deadman(kit: Kit) -> dict[str, Any] | None:
     """What the box does once nobody asks after it (formats.md §7)."""
-    if not kit.plan.orphan_s:
+    if not kit.phase.orphan_s:
         return None
     rented = kit.provider if kit.provider_id else None
     stop = rented.self_stop(kit.provider_id) if rented else None
     return {
-        "orphan_s": kit.plan.orphan_s,
+        "orphan_s": kit.phase.orphan_s,
         "hours_until": kit.hours_until.isoformat() if kit.hours_until else None,
-        "keeps_seals": bool(kit.plan.rental.volume),
+        "keeps_seals": bool(kit.phase.rental.volume),
         "stop": None if stop is None else {**stop.__dict__, "body": dict(stop.body)},
     }
 

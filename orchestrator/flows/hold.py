@@ -10,8 +10,8 @@ from typing import Any
 
 from orchestrator.core.actions import Deadlines
 from orchestrator.core.budget import budget_left_s
-from orchestrator.core.codec import from_json
-from orchestrator.core.plan import Plan
+from orchestrator.core.phase_of import serial_of
+from orchestrator.core.plan import PhasePlan, PushPlan, read_plan
 from orchestrator.core.redact import Redactor, secret_values
 from orchestrator.core.run import Instance, Lease, Run, Seal
 from orchestrator.flows import box
@@ -50,7 +50,7 @@ class Hold:
     def __init__(self, lease: Lease, world: World) -> None:
         self.lease = lease
         self.world = world
-        self.plan = from_json(Plan, world.ledger.plan(lease.run))
+        self.plan = read_plan(world.ledger.plan(lease.run))
         self.folder = world.state / "runs" / lease.run
         self.redactor = Redactor(_known_secrets(self.folder))
         self.backoff = Backoff()
@@ -89,16 +89,38 @@ class Hold:
     def provider(self, instance: Instance) -> Provider:
         return self.world.fleet.providers[instance.provider]
 
-    def kit(self, instance: Instance) -> Kit:
-        world, run = self.world, self.lease.run
+    def phase(self, run: Run) -> PhasePlan:
+        """What the plan says of the phase that the run is in."""
+        return self.plan.phases[self._index(run, run.serial)]
+
+    def mirror(self, run: Run, serial: int | None = None) -> Mirror:
+        """The mirror of this phase, or of another that has begun."""
+        phase = self.plan.phases[self._index(run, run.serial if serial is None else serial)]
+        return self.world.mirror(run.id, Path(phase.checkpoints.mirror))
+
+    def mirrors(self, run: Run) -> tuple[Mirror, ...]:
+        """Those of all phases that have begun, each once, the newest first."""
+        serials = range(run.serial, -1, -1)
+        indexes = [self._index(run, serial) for serial in serials]
+        folders = [self.plan.phases[index].checkpoints.mirror for index in indexes]
+        return tuple(self.world.mirror(run.id, Path(each)) for each in dict.fromkeys(folders))
+
+    def kit(self, instance: Instance, serial: int | None = None) -> Kit:
+        """To work on a box in this phase, or for what another one left there."""
+        world, run = self.world, self.run()
+        phase = run.phase
         return Kit(
-            run=run,
+            run=run.id,
             plan=self.plan,
             boxes=world.boxes,
             endpoint=box.endpoint_of(instance),
             world_size=self.plan.world_size(instance.offer),
             folder=self.folder,
-            mirror=world.mirror(run, Path(self.plan.checkpoints.mirror)),
+            mirror=self.mirror(run, serial),
+            mirrors=tuple(m for m in self.mirrors(run) if m is not self.mirror(run, serial)),
+            given=self._given(),
+            index=self._index(run, run.serial if serial is None else serial),
+            start=phase.start if phase and phase.how == "path" else None,
             agent=world.agent(),
             library=world.library(),
             provider=self.provider(instance),
@@ -109,17 +131,29 @@ class Hold:
     def stored(self, run: Run, seal: Seal) -> tuple[Mirror, OpenStore, StorePlace, str, Seal]:
         """What it takes to fetch a seal that needs no box."""
         provider = self.provider(run.find_instance(seal.instance))
-        place, base = place_of(run, self.plan, seal, self.folder, provider)
-        mirror = self.world.mirror(run.id, Path(self.plan.checkpoints.mirror))
+        place, base = place_of(run, self._also(run), seal, self.folder, provider)
+        mirror = self.mirror(run, serial_of(run, seal))
         return mirror, self.world.store, place, base, seal
 
     def places(self, run: Run, instance: Instance) -> list[tuple[StorePlace, str]]:
         """Where to look for what a lost box pushed."""
-        return places_of(run, self.plan, instance, self.folder, self.provider(instance))
+        also = self._also(run)
+        return places_of(run, also, instance, self.folder, self.provider(instance))
 
     def forget_secrets(self) -> None:
         for name in PRIVATE:
             (self.folder / name).unlink(missing_ok=True)
+
+    def _given(self) -> tuple[Mirror, ...]:
+        """The mirrors of earlier runs that this one starts from."""
+        starts = [phase.start.given for phase in self.plan.phases if phase.start]
+        return tuple(self.world.mirror(given.run, Path(given.mirror)) for given in starts if given)
+
+    def _also(self, run: Run) -> PushPlan | None:
+        return self.phase(run).checkpoints.also
+
+    def _index(self, run: Run, serial: int) -> int:
+        return run.phases[serial].index if run.phases else 0
 
     def _hours_until(self) -> datetime | None:
         """When the budget will be used up, with what is rented now; None without a budget."""

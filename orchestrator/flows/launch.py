@@ -5,100 +5,136 @@ from __future__ import annotations
 import os
 import secrets as random
 import shutil
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from orchestrator.core.bandwidth import Transfer, Window
 from orchestrator.core.codec import to_json
-from orchestrator.core.commands import own_trainer_command
-from orchestrator.core.gpus import suggest
-from orchestrator.core.keep import Keep
-from orchestrator.core.metrics import Metric, usual_mode
-from orchestrator.core.offer import ANY_GPU, Need, Offer, Rental, rank
 from orchestrator.core.placeholders import fill
-from orchestrator.core.plan import PLAN_VERSION, CheckpointPlan, Plan, PushPlan, ResumePlan, Upload
-from orchestrator.core.run import Limits
-from orchestrator.core.spec import Checkpoints, DataItem, Job
-from orchestrator.core.spec.training import record_of
-from orchestrator.errors import BadJobFile, Missing, NoCapacity, ProviderError
-from orchestrator.flows.sizing import check_fit, forecast_of
-from orchestrator.flows.train_files import check_train_files
-from orchestrator.ports import Ledger, Provider, Trees
+from orchestrator.core.plan import PLAN_VERSION, PhasePlan, Plan, Upload
+from orchestrator.core.resumable import resume_problems
+from orchestrator.core.run import Limits, Run
+from orchestrator.core.spec import Job
+from orchestrator.errors import BadJobFile, Missing
+from orchestrator.flows.handover import find_given, runs_of, why_not_passed
+from orchestrator.flows.phase_plan import Shop, plan_phase
+from orchestrator.flows.phase_settings import with_settings
+from orchestrator.flows.phase_work import Part, work_of
+from orchestrator.ports import Ledger
 
-PHASE = "main"
-DEFAULT_DISK_GB = 20
-TRAINER_CACHE = ".trainer-cache/"
-MOST_OFFERS = 256
 # What a run keeps to itself, by the file in its folder: NAME=value lines, deleted at its end.
 Private = Mapping[str, Mapping[str, str]]
 PRIVATE = SECRETS, PUSH_KEYS, VOLUME_KEYS = "secrets.env", "s3.env", "volume.env"
 
 
-@dataclass(frozen=True)
-class Shop:
-    """What planning needs of the world; `s3_endpoint_url` is empty for Amazon's."""
-
-    trees: Trees
-    providers: Mapping[str, Provider]
-    check_mirror: Callable[[Path], None]
-    claim_mirror: Callable[[Path, str], None]
-    s3_endpoint_url: str = ""
-    s3_region: str = ""
-    free_bytes: Callable[[Path], int | None] = lambda mirror: None
-
-
-def make_plan(job: Job, shop: Shop) -> Plan:
+def make_plan(job: Job, shop: Shop, *, begin: str = "", earlier: Sequence[Run] = ()) -> Plan:
     """Resolve a job completely: offers, what travels, commands, where checkpoints go.
 
+    With `begin` it begins at the phase of that name, which the `earlier` runs, newest first, have
+    to allow: they passed the gates before it, and have what it starts from.
     Raises BadJobFile for what the file asks and this machine lacks or another run owns,
-    NoCapacity without an offer.
-    """
-    need = _need(job)
-    if job.checkpoints.mirror:
-        shop.check_mirror(job.local(job.checkpoints.mirror))
-    uploads = _uploads(job, shop.trees)
-    check_train_files(job, uploads)
+    NoCapacity without an offer."""
+    if job.refuse:
+        raise BadJobFile(
+            f"{job.name} must not be run: {' '.join(job.refuse.split())}; nothing was rented",
+            hint="`refuse:` in the job file says so; take the reason away, then the key",
+        )
+    parts = [
+        Part(phase, whole.at(job.base), before, alone=len(job.parts) == 1)
+        for (phase, whole), before in zip(job.parts, _before(job), strict=True)
+    ]
+    skipped, kept = _split(parts, begin)
+    runs = runs_of(job, earlier)
+    for part in skipped:
+        _check_passed(part, begin, runs, shop)
+    phases = [plan_phase(part, shop) for part in kept]
+    left = {part.phase.name: part for part in skipped}
+    phases = with_settings([_with_given(each, left, runs, shop) for each in phases])
     plan = Plan(
         v=PLAN_VERSION,
         name=job.name,
         folder=str(job.base),
-        phase=PHASE,
-        need=need,
-        offers=_offers(job, need, shop.providers),
-        limits=_limits(job),
-        uploads=uploads,
-        secrets=job.secrets,
-        env=job.env,
-        setup=job.setup or "",
-        command=job.run or own_trainer_command(),
-        train=record_of(job.train) if job.train else None,
-        checkpoints=_checkpoints(job, job.checkpoints, shop),
-        rental=_rental(job),
-        orphan_s=job.recovery.orphan_minutes * 60,
+        limits=_limits(job, kept[0].job),
+        secrets=tuple(dict.fromkeys(name for part in kept for name in part.job.secrets)),
+        phases=tuple(phases),
     )
-    return _with_forecast(job, plan, shop)
+    _check_alike(plan)
+    _check_resumes(plan)
+    return plan
 
 
-def _with_forecast(job: Job, plan: Plan, shop: Shop) -> Plan:
-    """Raises BadJobFile when the checkpoints certainly do not fit."""
-    travels = sum(upload.size_bytes for upload in plan.uploads)
-    found = forecast_of(job, plan.checkpoints.keep, travels)
+def _before(job: Job) -> list[str]:
+    return ["", *(phase.name for phase, _ in job.parts[:-1])]
+
+
+def _split(parts: list[Part], begin: str) -> tuple[list[Part], list[Part]]:
+    """The phases before the one that is begun at, and the rest. Raises BadJobFile."""
+    names = [part.phase.name for part in parts]
+    if begin and begin not in names:
+        raise BadJobFile(
+            f"the job has no phase {begin}; nothing was rented",
+            hint=f"its phases are {', '.join(names)}",
+        )
+    at = names.index(begin) if begin else 0
+    return parts[:at], parts[at:]
+
+
+def _check_passed(part: Part, begin: str, runs: Sequence[Run], shop: Shop) -> None:
+    """Raises BadJobFile unless the gate of a phase that is left out let something begin after it,
+    with what the file, code, data and image are now."""
+    if part.phase.gate is None:
+        return
+    name = part.phase.name
+    why = why_not_passed(runs, name, work_of(part, shop.trees).key)
+    if why:
+        raise BadJobFile(
+            f"phase {begin} comes after the gate of {name}, and {why}; nothing was rented",
+            hint=f"launch from {name} on, or take its `gate:` out of the file",
+        )
+
+
+def _with_given(
+    phase: PhasePlan, left: Mapping[str, Part], runs: Sequence[Run], shop: Shop
+) -> PhasePlan:
+    """What a phase that is left out would have left, from an earlier run. Raises BadJobFile."""
+    start = phase.start
+    if start is None or start.phase not in left:
+        return phase
+    found = find_given(runs, start, work_of(left[start.phase], shop.trees).key)
     if found is None:
-        return plan
-    mirror = Path(plan.checkpoints.mirror)
-    free_bytes = shop.free_bytes(mirror)
-    check_fit(found, plan.need.disk_gb, mirror, free_bytes)
-    return replace(plan, disk=found, here_free_bytes=free_bytes)
+        raise BadJobFile(
+            f"phase {phase.name} starts from the checkpoint `{start.checkpoint}` of {start.phase}, "
+            "and no earlier run of this job has it here; nothing was rented",
+            hint=f"launch from {start.phase} on, or without --phase",
+        )
+    return replace(phase, start=replace(start, given=found))
+
+
+def _check_alike(plan: Plan) -> None:
+    """What a run has once cannot differ from phase to phase. Raises BadJobFile."""
+    volumes = {phase.rental.volume for phase in plan.phases}
+    if len(volumes) > 1:
+        raise BadJobFile(
+            "resources.volume differs between phases, and a run has one; nothing was rented",
+            hint="write it at the top of the job file, or launch the phases as jobs of their own",
+        )
+
+
+def _check_resumes(plan: Plan) -> None:
+    problems = resume_problems(plan.phases)
+    if problems:
+        raise BadJobFile(
+            "\n".join([*problems, "nothing was rented"]),
+            hint="start it `as: path` from the weights alone, or let both phases say the same",
+        )
 
 
 def secret_values(plan: Plan, environ: Mapping[str, str], dotenv: Path) -> dict[str, str]:
     """The values of the plan's secrets: the environment first, then the `.env` file.
 
     Raises BadJobFile naming every one that is unset, never a value."""
-    known = {**_read_dotenv(dotenv), **environ}
+    known = {**read_dotenv(dotenv), **environ}
     unset = [name for name in plan.secrets if not known.get(name)]
     if unset:
         raise BadJobFile(
@@ -117,19 +153,22 @@ def record(
     """Snapshot the code, keep the secrets, claim the mirror folder, and put the run on record:
     the daemon does the rest. Raises BadJobFile when another run has the folder."""
     run = f"{plan.name}-{random.token_hex(3)}"
-    mirror = fill(plan.checkpoints.mirror, {"run_id": run})
-    plan = replace(plan, checkpoints=replace(plan.checkpoints, mirror=mirror))
+    plan = replace(plan, phases=tuple(_named(phase, run) for phase in plan.phases))
     folder = state / "runs" / run
     try:
         folder.mkdir(parents=True, mode=0o700)
-        for upload in plan.uploads:
-            if upload.what == "code":
-                shop.trees.snapshot(Path(upload.source), upload.tree, folder / "code")
+        for upload in {each.digest: each for each in _code(plan)}.values():
+            kept = folder / plan.code_folder(upload)
+            shop.trees.snapshot(Path(upload.source), upload.tree, kept)
+        for index, phase in enumerate(plan.phases):
+            for patched in phase.patch:
+                _write_new(patched.place(folder, index), patched.text)
         for name, values in private.items():
             if values:
                 _write_private(folder / name, values)
-        shop.claim_mirror(Path(mirror), run)
-        ledger.create(run, to_json(plan), _planned(plan, private))
+        for mirror in dict.fromkeys(phase.checkpoints.mirror for phase in plan.phases):
+            shop.claim_mirror(Path(mirror), run)
+        ledger.create(run, to_json(_without_text(plan)), _planned(plan, private))
     except OSError as error:
         shutil.rmtree(folder, ignore_errors=True)
         raise Missing(
@@ -143,18 +182,39 @@ def record(
     return run, plan
 
 
+def _without_text(plan: Plan) -> Plan:
+    """What patched files hold is nothing for the ledger."""
+    phases = (
+        replace(phase, patch=tuple(replace(each, text="") for each in phase.patch))
+        for phase in plan.phases
+    )
+    return replace(plan, phases=tuple(phases))
+
+
+def _named(phase: PhasePlan, run: str) -> PhasePlan:
+    """With the run's name in the folder of its mirror."""
+    mirror = fill(phase.checkpoints.mirror, {"run_id": run})
+    return replace(phase, checkpoints=replace(phase.checkpoints, mirror=mirror))
+
+
+def _code(plan: Plan) -> list[Upload]:
+    return [upload for phase in plan.phases for upload in phase.uploads if upload.what == "code"]
+
+
 def _planned(plan: Plan, private: Private) -> dict[str, Any]:
     """The run's first event."""
-    limits = plan.limits
+    limits, first = plan.limits, plan.phases[0]
+    checkpoints = first.checkpoints
     return {
         "name": plan.name,
         "folder": plan.folder,
-        "mirror": plan.checkpoints.mirror,
-        "volume": plan.rental.volume,
+        "mirror": checkpoints.mirror,
+        "volume": first.rental.volume,
         "volume_store": bool(private.get(VOLUME_KEYS)),
-        "also": plan.checkpoints.also.uri if plan.checkpoints.also else "",
-        "metric": to_json(plan.checkpoints.keep.best) if plan.checkpoints.keep else None,
-        "usd_per_hour": plan.offer.usd_per_hour,
+        "also": checkpoints.also.uri if checkpoints.also else "",
+        "metric": to_json(checkpoints.keep.best) if checkpoints.keep else None,
+        "phases": [phase.name for phase in plan.phases],
+        "usd_per_hour": first.offer.usd_per_hour,
         "host_loss": limits.host_loss,
         "crash": limits.crash,
         "budget_usd": limits.budget_usd,
@@ -163,183 +223,18 @@ def _planned(plan: Plan, private: Private) -> dict[str, Any]:
     }
 
 
-def _need(job: Job) -> Need:
-    resources = job.resources
-    return Need(
-        gpus=tuple((need.name, need.count) for need in resources.needs),
-        disk_gb=resources.disk_gb or DEFAULT_DISK_GB,
-        vcpus=resources.vcpus or 0,
-        ram_gb=resources.ram_gb or 0,
-        region=resources.region or "",
-        cloud=resources.cloud or "",
-        min_cuda=resources.min_cuda or "",
-        volume=(resources.volume.id or "") if resources.volume else "",
-    )
-
-
-def _rental(job: Job) -> Rental:
-    resources = job.resources
-    volume = resources.volume
-    return Rental(
-        image=resources.image,
-        min_cuda=resources.min_cuda or "",
-        volume=(volume.id or "") if volume else "",
-        volume_path=volume.path if volume else "/workspace",
-        ports=resources.ports,
-    )
-
-
-def _limits(job: Job) -> Limits:
+def _limits(job: Job, first: Job) -> Limits:
+    """The budget is the whole run's, the recoveries are those of its first phase."""
     return Limits(
-        host_loss=job.recovery.host_loss,
-        crash=job.recovery.crash,
+        host_loss=first.recovery.host_loss,
+        crash=first.recovery.crash,
         budget_usd=job.budget.usd,
         budget_hours=job.budget.hours,
         budget_usd_per_hour=job.budget.usd_per_hour,
     )
 
 
-def _offers(job: Job, need: Need, providers: Mapping[str, Provider]) -> tuple[Offer, ...]:
-    """What may be rented, best first. Raises NoCapacity; the provider's own error when none of
-    them could be asked."""
-    found: list[Offer] = []
-    troubles: dict[str, ProviderError] = {}
-    for name in job.resources.providers:
-        try:
-            found += providers[name].offers(need)
-        except ProviderError as error:
-            troubles[name] = error
-    in_stock = [offer for offer in found if offer.stock != "NONE"]
-    ceiling = job.budget.usd_per_hour
-    fitting = [offer for offer in in_stock if ceiling is None or offer.usd_per_hour <= ceiling]
-    if fitting:
-        return rank(fitting, job.resources.order, job.resources.providers)[:MOST_OFFERS]
-    if len(troubles) == len(job.resources.providers):
-        raise next(iter(troubles.values()))
-    why = [f"{name}: {error.message}" for name, error in troubles.items()]
-    if in_stock:
-        cheapest = min(offer.usd_per_hour for offer in in_stock)
-        why.insert(0, f"the cheapest costs ${cheapest:.2f}/h and ${ceiling}/h is allowed")
-    elif found:
-        why.insert(0, f"{len(found)} offers are out of stock")
-    wanted = " or ".join(f"{gpu}:{count}" for gpu, count in need.gpus)
-    raise NoCapacity(
-        "; ".join([f"no offer of {', '.join(job.resources.providers)} fits {wanted}", *why]),
-        hint=_what_else(need, providers, job.resources.providers),
-    )
-
-
-def _what_else(need: Need, providers: Mapping[str, Provider], names: Sequence[str]) -> str:
-    """GPUs with a name like the one that was asked for, from what is rented out at all."""
-    known: set[str] = set()
-    for name in names:
-        with suppress(ProviderError):
-            anything = Need(gpus=((ANY_GPU, 1),), disk_gb=1)
-            known |= {offer.gpu for offer in providers[name].offers(anything)}
-    close = [each for gpu, _ in need.gpus for each in suggest(gpu, known)]
-    meant = f"did you mean {' or '.join(close)}? " if close else ""
-    return f"{meant}`gpujob offers` lists what there is; `local` offers cpu:N"
-
-
-def _uploads(job: Job, trees: Trees) -> tuple[Upload, ...]:
-    code = job.local(job.code.path).resolve()
-    if not code.is_dir():
-        raise BadJobFile(f"code.path: {code} is not a folder", hint="correct `code: {path: …}`")
-    kept_out = [*job.code.exclude, *_own_output(job, code), TRAINER_CACHE]
-    uploads = [_upload(trees, "code", code, "", kept_out)]
-    return (*uploads, *(_data(job, item, trees) for item in job.data))
-
-
-def _own_output(job: Job, code: Path) -> list[str]:
-    """What runs wrote into the code folder is no code."""
-    mirror = job.checkpoints.mirror or "checkpoints"
-    places = [job.local(mirror).resolve(), (code / job.checkpoints.path).resolve()]
-    return [
-        f"/{place.relative_to(code).as_posix()}/"
-        for place in places
-        if place != code and place.is_relative_to(code)
-    ]
-
-
-def _data(job: Job, item: DataItem, trees: Trees) -> Upload:
-    source = job.local(item.source)
-    if not source.exists():
-        raise BadJobFile(
-            f"data: {item.source} does not exist ({source}); nothing was rented",
-            hint="correct `from:` in the job file; paths are relative to the file",
-        )
-    return _upload(trees, "data", source.resolve(), item.to, (), ignore_files=False)
-
-
-def _upload(
-    trees: Trees,
-    what: str,
-    source: Path,
-    dest: str,
-    exclude: Sequence[str],
-    *,
-    ignore_files: bool = True,
-) -> Upload:
-    scan = trees.scan(source, exclude, ignore_files=ignore_files)
-    manifest = trees.manifest(source, scan)
-    folder, root = dest, source
-    if source.is_file():
-        # A file is a tree of one: `to:` names the file, or a folder when it ends with a slash.
-        renamed = dest if dest.endswith("/") or not dest else str(Path(dest).parent)
-        folder, root = renamed, source.parent
-        if dest and not dest.endswith("/") and Path(dest).name != source.name:
-            raise BadJobFile(
-                f"data: {source.name} cannot be renamed to {dest} on the way",
-                hint=f"write `to: {Path(dest).parent}/` or rename the file",
-            )
-    return Upload(
-        what="code" if what == "code" else "data",
-        source=str(root),
-        dest=folder.strip("/") or ".",
-        files=len(manifest.files),
-        size_bytes=manifest.size_bytes,
-        digest=manifest.digest,
-        manifest=manifest.to_json(),
-        skipped=scan.skipped,
-    )
-
-
-def _checkpoints(job: Job, spec: Checkpoints, shop: Shop) -> CheckpointPlan:
-    mirror = fill(spec.mirror or f"checkpoints/{job.name}/{{run_id}}/{{phase}}", {"phase": PHASE})
-    return CheckpointPlan(
-        path=spec.path.rstrip("/"),
-        layout=spec.layout if isinstance(spec.layout, str) else "custom",
-        mirror=str(job.local(mirror).resolve()),
-        resume=ResumePlan(spec.resume.args, spec.resume.env, spec.resume.place or ""),
-        also=_also(spec.also, shop),
-        keep=_keep(spec),
-        transfer=_transfer(spec),
-        rule=None if isinstance(spec.layout, str) else spec.layout.model_dump(mode="json"),
-    )
-
-
-def _transfer(spec: Checkpoints) -> Transfer | None:
-    if spec.transfer is None:
-        return None
-    windows = tuple(Window(each.begin, each.end, each.mb_per_s) for each in spec.transfer.windows)
-    return Transfer(spec.transfer.mb_per_s, windows)
-
-
-def _keep(spec: Checkpoints) -> Keep | None:
-    if spec.keep is None:
-        return None
-    best = spec.keep.best
-    metric = Metric(best.metric, best.mode or usual_mode(best.metric)) if best else None
-    return Keep(spec.keep.last, metric, best.count if best else 1, spec.keep.every)
-
-
-def _also(uri: str | None, shop: Shop) -> PushPlan | None:
-    if uri is None:
-        return None
-    return PushPlan(uri.rstrip("/"), shop.s3_endpoint_url, shop.s3_region)
-
-
-def _read_dotenv(path: Path) -> dict[str, str]:
+def read_dotenv(path: Path) -> dict[str, str]:
     if not path.is_file():
         return {}
     pairs = (
@@ -351,9 +246,15 @@ def _read_dotenv(path: Path) -> dict[str, str]:
 
 
 def _write_private(path: Path, values: Mapping[str, str]) -> None:
-    """NAME=value lines, readable by the owner alone from the first byte on."""
+    """NAME=value lines."""
+    _write_new(path, "".join(f"{name}={value}\n" for name, value in values.items()))
+
+
+def _write_new(path: Path, text: str) -> None:
+    """Readable by the owner alone from the first byte on."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.writelines(f"{name}={value}\n" for name, value in values.items())
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)
         file.flush()
         os.fsync(file.fileno())

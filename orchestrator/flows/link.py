@@ -1,4 +1,5 @@
-"""What the agents say: facts into the ledger, log and metrics into files, heartbeats in memory."""
+"""What the agents say: facts into the ledger, the files that grow into files, heartbeats in
+memory."""
 
 from __future__ import annotations
 
@@ -22,7 +23,7 @@ from remote.contract import ContractError, Fact, check_integer
 
 log = logging.getLogger(__name__)
 
-FILES = ("log", "metrics.jsonl")
+FILES = ("log", "metrics.jsonl", "sights.jsonl")
 # What a box may fill here: a hostile or broken one must not fill the disk.
 MAX_FILE_BYTES = 2 * 1024**3
 MAX_FACTS = 20_000
@@ -62,10 +63,10 @@ class Link:
         self._facts: dict[str, int] = {}
         self._silent: dict[str, datetime] = {}
 
-    def offsets(self, instance: str) -> tuple[int, int, int]:
-        """Where to go on reading the box's events, log and metrics."""
-        sizes = [self._size(instance, name) for name in FILES]
-        return self._ledger.fact_offset(self._lease.run, instance), sizes[0], sizes[1]
+    def offsets(self, instance: str) -> tuple[int, int, int, int]:
+        """Where to go on reading the box's events, log, metrics and sights."""
+        log, metrics, sights = (self._size(instance, name) for name in FILES)
+        return self._ledger.fact_offset(self._lease.run, instance), log, metrics, sights
 
     def take_in(self, instance: str, said: Sequence[Mapping[str, Any]]) -> bool:
         """Record what a box said; whether it said anything and all of it was heard.
@@ -130,7 +131,7 @@ class Link:
         elif said["file"] == "events":
             self._fact(instance, said)
         else:
-            name = {"log": "log", "metrics": "metrics.jsonl"}[said["file"]]
+            name = dict(zip(("log", "metrics", "sights"), FILES, strict=True))[said["file"]]
             self._bytes(instance, name, said["offset"], base64.b64decode(said["data"]))
 
     def _pulse(self, instance: str, pulse: Any, *, alive: bool) -> None:

@@ -29,8 +29,11 @@ class Rented:
         self.ended: set[str] = set()
 
     def refresh(self, run: Run, silent: Mapping[str, datetime]) -> None:
-        """Keep the listings young: often while something is about to change, else seldom."""
-        quiet = run.state is RunState.RUNNING and not silent
+        """Keep the listings young: often while something is about to change, else seldom. A box
+        that was given back is silent for ever."""
+        is_silent = any(each.usable and each.id in silent for each in run.instances)
+        is_idle = run.state is RunState.WAITING and not run.still_billing
+        quiet = is_idle or (run.state is RunState.RUNNING and not is_silent)
         for name in {each.provider for each in run.instances}:
             self._fleet.refresh(name, urgent=not quiet)
 
@@ -87,12 +90,12 @@ class Rented:
             mark=mark,
             key_id=_key_id(provider),
         )
-        boxes, plan = hold.world.boxes, hold.plan
+        boxes, phase = hold.world.boxes, hold.phase(run)
 
         def create(_: TaskContext) -> str:
             key = boxes.public_key()
-            disk_gb = plan.need.disk_gb
-            return provider.create(CreateRequest(instance, mark, offer, key, disk_gb, plan.rental))
+            disk_gb = phase.need.disk_gb
+            return provider.create(CreateRequest(instance, mark, offer, key, disk_gb, phase.rental))
 
         hold.begin(f"create:{instance}", create)
 

@@ -124,6 +124,8 @@ class Results:
                 self._looked(rest, result)
             case "logs":
                 self._keep_logs(rest, result)
+            case "dump":
+                self._dumped(int(rest), result)
 
     def _created(self, instance: str, provider_id: str) -> None:
         self._hold.record("instance.created", instance=instance, provider_id=provider_id)
@@ -177,6 +179,11 @@ class Results:
         message = f"{len(found)} checkpoints, {news} of them unheard of"
         self._hold.record("instance.looked", instance=instance, message=message)
 
+    def _dumped(self, number: int, words: str) -> None:
+        instance = self._hold.run().attempts[number - 1].instance
+        place = self._hold.folder / instance / f"hang-{number}"
+        self._hold.record("attempt.dumped", attempt=number, words=words, place=str(place))
+
     def _keep_logs(self, instance: str, text: str) -> None:
         path = self._hold.folder / instance / "provider.log"
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -205,6 +212,8 @@ class Results:
                     self._hold.record("instance.looked", instance=rest, message=describe(error))
             case "follow":
                 self._link.ended(rest)
+            case "dump":
+                self._dumped(int(rest), f"nothing could be taken down: {describe(error)}")
             case "rekey":
                 # A log that cannot be read says nothing about the box.
                 if isinstance(error, HostKeyChanged):
@@ -256,21 +265,20 @@ class Results:
         instance = rest if verb == "prepare" else run.attempts[int(rest) - 1].instance
         if isinstance(error, Unusable):
             self._lost(instance, describe(error))
-        elif verb == "start" and isinstance(error, IntegrityError):
-            self._abandon(run, int(rest), error)
+        elif verb == "start" and isinstance(error, IntegrityError) and error.digest:
+            self._abandon(int(rest), error)
         elif _hopeless(verb, error, failures):
             self.gave_up[key] = describe(error)
 
-    def _abandon(self, run: Run, number: int, error: IntegrityError) -> None:
-        """The checkpoint to resume from is not what it was: an older one may be."""
-        source = run.attempts[number - 1].resume
-        if source:
-            self._hold.record(
-                "attempt.abandoned",
-                attempt=number,
-                digest=source.digest,
-                reason=describe(error),
-            )
+    def _abandon(self, number: int, error: IntegrityError) -> None:
+        """The checkpoint to begin with is not what it was. Of those to resume from an older one may
+        be; what an earlier phase left there is no other of."""
+        self._hold.record(
+            "attempt.abandoned",
+            attempt=number,
+            digest=error.digest,
+            reason=describe(error),
+        )
 
     def _wiped(self, run: Run, error: Wiped) -> None:
         """The box answers and holds nothing of ours; several tasks may have found that out."""

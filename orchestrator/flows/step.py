@@ -12,15 +12,23 @@ from typing import Any
 from orchestrator.core.actions import (
     Absent,
     Action,
+    Advance,
+    AskApproval,
+    Begin,
     Create,
     Drain,
     Drained,
+    Dump,
+    Extend,
     Finish,
     Gone,
+    Halt,
     LookAgain,
     Prepare,
+    Reached,
     Restarted,
     Resume,
+    Retire,
     Seen,
     Start,
     Stop,
@@ -31,11 +39,15 @@ from orchestrator.core.actions import (
 from orchestrator.core.decide import decide
 from orchestrator.core.drain import drain_until
 from orchestrator.core.holdings import unlooked
+from orchestrator.core.phase_of import serial_of
 from orchestrator.core.run import Lease, Outcome, Run, Seal
 from orchestrator.flows import box, stores
 from orchestrator.flows.ahead import Ahead
+from orchestrator.flows.evidence import Heard, Witness
 from orchestrator.flows.hold import Hold, World
+from orchestrator.flows.ladder import Ladder
 from orchestrator.flows.link import Link
+from orchestrator.flows.prepare import prepare
 from orchestrator.flows.rented import Rented
 from orchestrator.flows.results import Results
 from orchestrator.flows.transfers import Transfers, fetch_key
@@ -56,6 +68,8 @@ class Stepper:
         self._rented = Rented(hold)
         self._ahead = Ahead()
         self._upkeep = Upkeep(hold)
+        self._witness = Witness(hold)
+        self._ladder = Ladder(hold)
         self._results = Results(hold, self._rented, self.link, self.transfers, self._upkeep)
         self.last: Action = Wait("nothing yet")
 
@@ -72,7 +86,12 @@ class Stepper:
         self.transfers.moved(_pushes(self.link.heartbeats()), hold.now())
         run = self._rented.take_in(hold.run())
         run = self._keep_link(run)
-        self.last = decide(run, hold.plan.offers, self._see(run), hold.now(), self._world.deadlines)
+        # What is judged and what is decided is of the same moment.
+        now = hold.now()
+        heard = self._witness.look(run, now)
+        run = self._ladder.take_in(run, heard)
+        seen = self._see(run, heard)
+        self.last = decide(run, hold.plan.stages, seen, now, self._world.deadlines)
         self._act(run, self.last)
         self._transfer(hold.run())
         self._connect_ahead(hold.run())
@@ -110,7 +129,7 @@ class Stepper:
             self._hold.begin(key, box.follow, self._hold.kit(instance), *offsets)
         return self._hold.run()
 
-    def _see(self, run: Run) -> Seen:
+    def _see(self, run: Run, heard: Heard) -> Seen:
         instance = run.instance
         return Seen(
             presence={each.id: self._rented.presence(each) for each in run.instances},
@@ -125,6 +144,9 @@ class Stepper:
             expected_drain_s=self.transfers.expected_s(run),
             boot=self._rented.boots(run),
             reached=frozenset(self._results.reached),
+            step=heard.step,
+            gate=heard.gate,
+            flags=heard.flags,
         )
 
     def _act(self, run: Run, action: Action) -> None:
@@ -146,27 +168,35 @@ class Stepper:
             case Restarted(instance):
                 self._restarted(run, instance)
             case Stop(attempt, signal):
-                kit = self._hold.kit(run.find_instance(run.attempts[attempt - 1].instance))
+                kit = self._kit_of(run, attempt)
                 self._hold.begin(f"stop:{attempt}:{signal}", box.stop, kit, attempt, signal)
+            case Dump(attempt):
+                self._hold.begin(f"dump:{attempt}", box.dump, self._kit_of(run, attempt), attempt)
+            case Begin() | Advance() | Reached() | Extend() | Halt() | AskApproval() | Retire():
+                self._ladder.act(run, action)
             case Warn(share):
                 record("budget.warned", share=round(share, 3))
             case Drain(outcome):
                 self._drain(run, outcome)
             case Drained(missing, why):
-                why = why if missing else ""
-                record("drain.ended", complete=not missing, missing=list(missing), why=why)
+                told = {"missing": list(missing), "why": why if missing else ""}
+                record("drain.ended", complete=not missing, **told)
             case Terminate(instance):
                 self._let_go(instance)
                 self._rented.terminate(run, instance)
             case Gone(instance):
                 self._rented.gone(run.find_instance(instance))
-            case Finish() if any(key.startswith("prune:") for key in self._hold.busy()):
-                pass  # what is being let go is on record first
             case Finish():
-                self._hold.forget_secrets()
-                record("run.finished")
-            case Wait():
-                pass
+                self._finish()
+
+    def _finish(self) -> None:
+        """What is being let go is on record first."""
+        if not any(key.startswith("prune:") for key in self._hold.busy()):
+            self._hold.forget_secrets()
+            self._hold.record("run.finished")
+
+    def _kit_of(self, run: Run, attempt: int) -> box.Kit:
+        return self._hold.kit(run.find_instance(run.attempts[attempt - 1].instance))
 
     def _drain(self, run: Run, outcome: Outcome) -> None:
         now = self._hold.now()
@@ -183,7 +213,7 @@ class Stepper:
     def _prepare(self, run: Run, instance_id: str) -> None:
         instance = run.find_instance(instance_id)
         kit, provider = self._hold.kit(instance), self._hold.provider(instance)
-        self._hold.begin(f"prepare:{instance_id}", box.prepare, kit, provider, instance)
+        self._hold.begin(f"prepare:{instance_id}", prepare, kit, provider, instance)
 
     def _start(self, run: Run, action: Start) -> None:
         number = action.attempt or len(run.attempts) + 1
@@ -194,6 +224,8 @@ class Stepper:
                 attempt=number,
                 instance=action.instance,
                 resume=None if source is None else source.__dict__,
+                phase=self._hold.phase(run).name,
+                metrics_from=self.link.offsets(action.instance)[2],
             )
         run = self._hold.run()
         kit = self._hold.kit(run.find_instance(action.instance))
@@ -233,7 +265,8 @@ class Stepper:
             return
         seal = None if run.paused else self.transfers.next(run, instance.id, busy)
         if seal:
-            self._fetch(seal, box.fetch, self._hold.kit(instance), seal)
+            kit = self._hold.kit(instance, serial_of(run, seal))
+            self._fetch(seal, box.fetch, kit, seal)
         to_tell = self.transfers.to_acknowledge(run, instance.id, busy)
         if to_tell:
             self._hold.begin("ack:", box.acknowledge, self._hold.kit(instance), to_tell)
@@ -243,7 +276,7 @@ class Stepper:
         place = self._ahead.expected(run, self.link.heartbeats(), self._hold.busy(), now)
         if place:
             size = max((seal.size_bytes for seal in run.seals), default=0)
-            boxes.expect(place, run.id, size, self._hold.plan.checkpoints.transfer)
+            boxes.expect(place, run.id, size, self._hold.phase(run).checkpoints.transfer)
         for place in self._ahead.over(now):
             boxes.expect_nothing(place, run.id)
 

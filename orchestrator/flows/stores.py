@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from orchestrator.core.commands import agent_root, resume_place, work_folder
+from orchestrator.core.commands import agent_root
 from orchestrator.core.facts import Told, to_event
-from orchestrator.core.plan import Plan
+from orchestrator.core.plan import PushPlan
 from orchestrator.core.run import Instance, Run, Seal, Source
 from orchestrator.errors import CommandFailed, IntegrityError, Missing, Transient
 from orchestrator.flows.launch import PUSH_KEYS, VOLUME_KEYS
@@ -27,11 +27,10 @@ def no_store(place: StorePlace) -> Store:
 
 
 def place_of(
-    run: Run, plan: Plan, seal: Seal, folder: Path, provider: Provider
+    run: Run, also: PushPlan | None, seal: Seal, folder: Path, provider: Provider
 ) -> tuple[StorePlace, str]:
     """The bucket that holds a seal and its key there; `is_stored` has to be true of it. `folder`
     is the run's, `provider` the one of the seal's box."""
-    also = plan.checkpoints.also
     if seal.digest in run.pushed and also:
         bucket, base = split_uri(run.pushed[seal.digest])
         return StorePlace(bucket, also.endpoint_url, also.region, folder / PUSH_KEYS), base
@@ -47,10 +46,10 @@ def _volume_place(run: Run, instance: Instance, folder: Path, provider: Provider
 
 
 def places_of(
-    run: Run, plan: Plan, instance: Instance, folder: Path, provider: Provider
+    run: Run, also: PushPlan | None, instance: Instance, folder: Path, provider: Provider
 ) -> list[tuple[StorePlace, str]]:
     """The buckets in which a lost box may have left checkpoints, and below which key."""
-    also, places = plan.checkpoints.also, []
+    places = []
     if also:
         bucket, key = split_uri(f"{also.uri}/{run.id}")
         places.append((StorePlace(bucket, also.endpoint_url, also.region, folder / PUSH_KEYS), key))
@@ -84,6 +83,7 @@ def told_by(run: Run, instance: str, uri: str, manifest: Manifest) -> list[Told]
     told = []
     sealed = {
         **{key: meta.get(key) for key in ("attempt", "generation", "step", "max_steps", "final")},
+        "resumes": meta.get("resumes"),
         "name": name,
         "size_bytes": manifest.size_bytes,
         "digest": manifest.digest,
@@ -122,13 +122,13 @@ def fetch(
         opened.close()
 
 
-def restore(context: TaskContext, shell: Shell, run: str, plan: Plan, source: Source) -> None:
-    """Let the box fetch a pushed checkpoint itself and put it where the trainer will look.
+def restore(context: TaskContext, shell: Shell, run: str, source: Source, dest: str) -> None:
+    """Let the box fetch a pushed checkpoint itself and put it at `dest`, where the trainer will
+    look.
 
     The box works on when we lose it, and tells each time how far it is. Raises Transient when it
     may work later, IntegrityError when this checkpoint cannot be had."""
     root, python = agent_root(run), _python(shell, run)
-    dest = f"{work_folder(run)}/{resume_place(plan, source)}"
     words = ["--name", source.name, "--digest", source.digest, "--dest", dest, "--root", root]
     command = shell_words([python, "-m", "remote.push", "restore", *words])
     while not context.cancelled():

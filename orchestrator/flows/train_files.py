@@ -12,6 +12,7 @@ from typing import Any
 
 from orchestrator.core.plan import Upload
 from orchestrator.core.spec import Job
+from orchestrator.core.spec.phase_checks import START
 from orchestrator.core.spec.training import Train, refused_with
 from orchestrator.errors import BadJobFile
 
@@ -43,7 +44,7 @@ def _missing(train: Train, places: dict[str, Path]) -> Iterator[str]:
     there = {*places, *(str(each) for name in places for each in PurePosixPath(name).parents)}
     for key, name in _named(train):
         path = posixpath.normpath(name)
-        if path.startswith(("/", "~", "..")):
+        if START in name or path.startswith(("/", "~", "..")):
             continue
         if path not in there and not any(fnmatchcase(each, path) for each in places):
             yield f"train.{key}: {name} is not among the files that are uploaded"

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.core.holdings import missing_here
-from orchestrator.core.keep import Keep, prunable
+from orchestrator.core.keep import Keep
 from orchestrator.core.outlook import growth_here, growth_seen, outlook, saves_of
+from orchestrator.core.phase_of import of_phase, serial_of
+from orchestrator.core.phases import prunable_of
 from orchestrator.core.run import Run, Seal
 from orchestrator.core.where import can_come
 from orchestrator.errors import StorageBlocked
@@ -53,8 +55,11 @@ class Upkeep:
             return
         busy = self._hold.busy() | self._hold.waiting()
         if ROOM not in busy and (run.seals or run.paused):
-            keep = self._hold.plan.checkpoints.keep
-            self._hold.begin(ROOM, look, self._mirror(), run, keep, self._hold.folder)
+            hold, keep = self._hold, self._hold.phase(run).checkpoints.keep
+            waiting = _first(missing_here(run)) if run.paused else None
+            mirror = hold.mirror(run, serial_of(run, waiting) if waiting else None)
+            others = tuple(each for each in hold.mirrors(run) if each is not mirror)
+            hold.begin(ROOM, look, mirror, run, keep, hold.folder, others)
             self._look_at_box(run, heartbeats)
         if not any(key.startswith("prune:") for key in busy):
             self._let_go(run)
@@ -71,9 +76,9 @@ class Upkeep:
         for each in room.measured:
             self.weighed(each)
         self._hold.pause(ROOM, LOOK_S)
-        saves = saves_of(run)
+        saves = saves_of(of_phase(run, run.serial))
         if saves:
-            growth = growth_here(saves, self._hold.plan.checkpoints.keep)
+            growth = growth_here(saves, self._hold.phase(run).checkpoints.keep)
             self._tell(run, "here", room.free_bytes, growth)
 
     def blocked(self, error: StorageBlocked) -> None:
@@ -100,12 +105,16 @@ class Upkeep:
             self._hold.record("mirror.resumed")
 
     def _let_go(self, run: Run) -> None:
-        keep = self._hold.plan.checkpoints.keep
-        for seal in prunable(run, keep):
-            key = f"prune:{seal.digest[:16]}"
-            if key not in self._hold.waiting():
-                self._hold.begin(key, prune, self._mirror(), run, seal, keep, self._hold.folder)
-                return
+        hold = self._hold
+        for serial in range(run.serial + 1):
+            phase = hold.phase(of_phase(run, serial))
+            keep = phase.checkpoints.keep
+            for seal in prunable_of(run, serial, keep, hold.plan.stages) if keep else ():
+                key = f"prune:{seal.digest[:16]}"
+                if key not in hold.waiting():
+                    mirror = hold.mirror(run, serial)
+                    hold.begin(key, prune, mirror, run, seal, keep, hold.folder)
+                    return
 
     def _look_at_box(self, run: Run, heartbeats: Mapping[str, Any]) -> None:
         box = run.instance
@@ -120,7 +129,7 @@ class Upkeep:
         self._tell(run, "box", free, growth_seen(told))
 
     def _tell(self, run: Run, where: str, free_bytes: int, growth_bytes: float) -> None:
-        saves, was = saves_of(run), run.disk_low.get(where)
+        saves, was = saves_of(of_phase(run, run.serial)), run.disk_low.get(where)
         if saves is None or run.outcome:
             return
         now = self._hold.now()
@@ -132,29 +141,35 @@ class Upkeep:
         elif low is None and was:
             self._hold.record("disk.eased", where=where)
 
-    def _mirror(self) -> Mirror:
-        hold = self._hold
-        return hold.world.mirror(hold.lease.run, Path(hold.plan.checkpoints.mirror))
 
-
-def look(_: TaskContext, mirror: Mirror, run: Run, keep: Keep | None, folder: Path) -> Room:
-    """What may still be stored, in the mirror and of what boxes say below `folder`. Raises
-    StorageBlocked when nothing may, or not what waits."""
+def look(
+    _: TaskContext,
+    mirror: Mirror,
+    run: Run,
+    keep: Keep | None,
+    folder: Path,
+    others: tuple[Mirror, ...] = (),
+) -> Room:
+    """What may still be stored, in the mirror and of what boxes say below `folder`; `others` are
+    the mirrors of this run's other phases. Raises StorageBlocked when nothing may, or not what
+    waits."""
     probe(folder)
     missing = missing_here(run)
-    mirror.sweep({seal.digest for seal in missing})
+    for each in (mirror, *others):
+        each.sweep({seal.digest for seal in missing})
     waiting = _first(missing) if run.paused else None
     free_bytes = mirror.room(waiting.digest, waiting.size_bytes) if waiting else mirror.room()
-    measured = tuple(measured_late(run, keep.best, folder)) if keep and keep.best else ()
-    return Room(free_bytes, measured, _gone(run, mirror))
+    phase = of_phase(run, run.serial)
+    measured = tuple(measured_late(phase, keep.best, folder)) if keep and keep.best else ()
+    return Room(free_bytes, measured, _gone(run, (mirror, *others)))
 
 
-def _gone(run: Run, mirror: Mirror) -> tuple[Seal, ...]:
+def _gone(run: Run, mirrors: tuple[Mirror, ...]) -> tuple[Seal, ...]:
     """A mirror that was away may be another when it is back: what it does not show any more, and
     somebody still has, comes again."""
     if run.paused is None or run.paused.reason != "missing":
         return ()
-    there = mirror.digests()
+    there = {digest for mirror in mirrors for digest in mirror.digests()}
     here = {seal.digest: seal for seal in run.seals if seal.digest in run.mirrored}
     gone = (seal for digest, seal in here.items() if digest not in there)
     return tuple(seal for seal in gone if can_come(run, seal))

@@ -47,7 +47,7 @@ def worth(seal: Seal, folder: Path, path: Path) -> dict[str, float]:
     if seal.step is None:
         return {}
     metrics = metrics_in_lines(_last_lines(folder / seal.instance / "metrics.jsonl"), seal.step)
-    return metrics | metrics_of(_state(path / "trainer_state.json"), seal.step)
+    return metrics | metrics_of(_parsed(state_bytes(path / "trainer_state.json")), seal.step)
 
 
 def measured_late(run: Run, metric: Metric, folder: Path) -> Iterator[Weighed]:
@@ -63,14 +63,22 @@ def measured_late(run: Run, metric: Metric, folder: Path) -> Iterator[Weighed]:
             yield Weighed(seals[step], metrics)
 
 
-def _state(path: Path) -> Any:
-    """The box wrote it: a file of any size, that may be anything."""
+def state_bytes(path: Path) -> bytes | None:
+    """The box wrote it: a file of any size, that may be anything. None for what cannot be read, or
+    is too much."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         with os.fdopen(descriptor, "rb") as file:
             data = file.read(MOST_STATE_BYTES + 1)
-        return json.loads(data) if len(data) <= MOST_STATE_BYTES else None
-    except (OSError, ValueError, RecursionError):
+        return data if len(data) <= MOST_STATE_BYTES else None
+    except OSError:
+        return None
+
+
+def _parsed(data: bytes | None) -> Any:
+    try:
+        return None if data is None else json.loads(data)
+    except (ValueError, RecursionError):
         return None
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
+from orchestrator.core.phase_of import phase_name
 from orchestrator.core.run import Instance, Run
 from orchestrator.views.runs import table
 from orchestrator.views.words import dollars
@@ -75,10 +76,12 @@ def _instance_record(instance: Instance, now: datetime) -> dict[str, Any]:
 
 
 def _attempt_rows(run: Run, now: datetime) -> Iterator[tuple[str, ...]]:
-    instances = {each.number: each.instance for each in run.attempts}
+    attempts = {each.number: each for each in run.attempts}
     for number, usd in run.attempt_costs(now):
         if number:
-            yield str(number), instances[number], dollars(usd)
+            phase = phase_name(run, attempts[number].phase) if len(run.phases) > 1 else ""
+            name = f"{number} ({phase})" if phase else str(number)
+            yield name, attempts[number].instance, dollars(usd)
         elif usd:
             yield "none", "trained nothing", dollars(usd)
 

@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from orchestrator.core.bandwidth import transfer_words
 from orchestrator.core.forecast import GB, Forecast, Size
 from orchestrator.core.keep import Keep
-from orchestrator.core.plan import Plan
+from orchestrator.core.plan import PhasePlan
 from orchestrator.views.words import size
 
 Row = tuple[str, str]
 
 
-def disk_rows(plan: Plan) -> Iterator[Row]:
+def disk_rows(plan: PhasePlan) -> Iterator[Row]:
     keep = plan.checkpoints.keep
     if keep:
         yield "keep", keep_words(keep)
@@ -40,7 +40,7 @@ def keep_words(keep: Keep) -> str:
     return f"{', '.join(words)}, and always the newest and the final; the others go from here"
 
 
-def _box(plan: Plan, found: Forecast) -> str:
+def _box(plan: PhasePlan, found: Forecast) -> str:
     disk = plan.need.disk_gb * GB
     if found.on_box is None:
         return f"{_range(found.box)} of {size(disk)} with one; the trainer may keep them all"
@@ -48,7 +48,7 @@ def _box(plan: Plan, found: Forecast) -> str:
     return f"{_range(found.box)} of {size(disk)}, {found.on_box} at once{risk}"
 
 
-def _here(plan: Plan, found: Forecast) -> str:
+def _here(plan: PhasePlan, found: Forecast) -> str:
     free = plan.here_free_bytes
     of = "" if free is None else f" of {size(free)} that can be used"
     if found.here is None:

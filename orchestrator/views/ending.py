@@ -13,7 +13,7 @@ def ending_text(run: Run, now: datetime) -> str:
     """A few lines for the end of `launch`, `watch` and `teardown`."""
     lines = [
         f"{run.id}: {run.state}, {run.reason}" if run.reason else f"{run.id}: {run.state}",
-        f"  checkpoints here   {len(run.mirrored)} in {run.mirror}",
+        f"  checkpoints here   {len(run.mirrored)} in {_mirrors(run)}",
         f"  attempts           {len(run.attempts)} on {len(run.instances)} instances",
         f"  rented             {duration(run.rented_hours(now) * 3600)}, "
         f"{dollars(run.spent_usd(now))}",
@@ -23,3 +23,8 @@ def ending_text(run: Run, now: datetime) -> str:
     label = "STILL BILLING" if run.still_billing else "still billing"
     lines.append(f"  {label}      {billing_words(run)}")
     return "\n".join(lines)
+
+
+def _mirrors(run: Run) -> str:
+    folders = dict.fromkeys(phase.mirror for phase in run.phases if phase.mirror)
+    return ", ".join(folders) or run.mirror

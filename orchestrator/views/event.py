@@ -52,11 +52,52 @@ def _low(data: Data) -> str:
     return f"RED FLAG: {whose} has {free} left, and {needed} are needed{full}"
 
 
+def _phase_begun(data: Data) -> str:
+    start, until = data.get("start"), data.get("until_step")
+    begin = f", from {start['name']}" if start else ""
+    end = f", to step {until}" if until else ""
+    box = f", on {data['instance']} again" if data.get("instance") else ""
+    return f"phase {data['phase']} begins{begin}{end}{box}"
+
+
+def _flagged(data: Data) -> str:
+    advice = f". {data['advice']}" if data.get("advice") else ""
+    label = "warning" if data["action"] == "warn" else "RED FLAG"
+    return f"{label} {data['rule']} ({data['flag']}): {data['words']}{advice}"
+
+
+_STOPPED = {
+    "steps": "its phase is to end here",
+    "flag": "a person is asked first",
+    "hang": "it hangs, and goes on from its newest checkpoint",
+}
 _WORDS: dict[str, Callable[[Data], str]] = {
     "planned": lambda data: f"planned {data['name']}",
     "requested.teardown": lambda data: f"teardown asked for: {data['reason']}",
     "requested.fetch": lambda data: (
         f"{data['name']} is asked for again: it is not here as it was verified"
+    ),
+    "requested.approve": lambda data: (
+        f"{data.get('by') or 'a person'} says {'yes' if data['yes'] else 'no'}"
+    ),
+    "phase.begun": _phase_begun,
+    "phase.reached": lambda data: (
+        f"phase {data['phase']} has made step {data['step']}: its next checkpoint ends it"
+    ),
+    "phase.extended": lambda data: (
+        f"phase {data['phase']} goes on to step {data['until_step']}: its gate could not tell"
+    ),
+    "phase.held": lambda data: (
+        f"WAITING for a person (`gpujob approve`, or with --no): {data['reason']}"
+    ),
+    "phase.ended": lambda data: f"phase {data['phase']} has ended: {data['verdict']}",
+    "gate.judged": lambda data: (
+        f"the gate of {data['phase']} says {data['verdict']}: {'; '.join(data['reasons'])}"
+    ),
+    "health.flagged": _flagged,
+    "instance.retired": lambda data: f"{data['instance']} is given back: {data['reason']}",
+    "attempt.stopping": lambda data: (
+        f"the trainer of attempt {data['attempt']} is stopped: {_STOPPED[data['why']]}"
     ),
     "instance.intended": lambda data: (
         f"renting {data['instance']}: {data['offer']} of {data['provider']}"
@@ -95,6 +136,10 @@ _WORDS: dict[str, Callable[[Data], str]] = {
     ),
     "attempt.started": lambda data: f"the trainer of attempt {data['attempt']} runs",
     "attempt.exited": _exit,
+    "attempt.dumped": lambda data: (
+        f"attempt {data['attempt']} hangs; taken down before anything is ended: {data['words']},"
+        f" to {data['place']}"
+    ),
     "attempt.abandoned": lambda data: f"attempt {data['attempt']} cannot start: {data['reason']}",
     "attempt.settled": lambda data: f"the box has sealed all that attempt {data['attempt']} left",
     "checkpoint.sealed": _sealed,

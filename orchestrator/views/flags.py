@@ -17,6 +17,9 @@ def red_flags(run: Run, now: datetime) -> list[str]:
     flags += [_low(where, low) for where, low in sorted(run.disk_low.items())]
     if run.push_trouble:
         flags.append(f"checkpoints do not reach S3: {run.push_trouble}")
+    waiting = run.phase.waiting if run.phase else None
+    if waiting:
+        flags.append(_asked(run, waiting.reason))
     if _waits_for_store(run):
         flags.append(f"checkpoints cannot be fetched from S3: {run.store_trouble}")
     return flags
@@ -27,8 +30,15 @@ def flag_words(run: Run) -> str:
     words = [f"mirror paused ({run.paused.reason})"] if run.paused else []
     words += [f"disk low ({where})" for where in sorted(run.disk_low)]
     words += ["S3 push fails"] if run.push_trouble else []
+    words += ["waits for you"] if run.phase and run.phase.waiting else []
     words += ["S3 fetch fails"] if _waits_for_store(run) else []
     return "" if run.terminal or not words else f"RED FLAG: {', '.join(words)}"
+
+
+def _asked(run: Run, reason: str) -> str:
+    burn = burn_words(run)
+    cost = f"Its box is kept for a while and costs {burn}." if burn else "Nothing bills meanwhile."
+    return f"a person is asked: {reason}. {cost} `gpujob approve {run.id}`, with --no to end it"
 
 
 def burn_words(run: Run) -> str:

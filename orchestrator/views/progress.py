@@ -34,7 +34,9 @@ class Progress:
     def look(self, run: Run) -> Picture:
         attempt = run.attempt
         metrics = self._folder / attempt.instance / "metrics.jsonl" if attempt else None
-        steps = _tail(metrics) if metrics else ()
+        told = _tail(metrics) if metrics else ()
+        number = attempt.number if attempt else 0
+        steps = tuple(each for each in told if each.get("attempt", number) == number)
         return Picture(steps[-CURVE:], _object(self._folder / "now.json"))
 
 

@@ -8,7 +8,8 @@ from typing import Any
 
 from orchestrator.core.choose import best_of, metric_of
 from orchestrator.core.metrics import Metric
-from orchestrator.core.run import Run, Seal
+from orchestrator.core.phase_of import phase_name, serial_of
+from orchestrator.core.run import Run, RunState, Seal
 from orchestrator.core.where import Place, places, state_of
 from orchestrator.views.flags import flag_words, red_flags
 from orchestrator.views.words import dollars, duration, size
@@ -44,8 +45,26 @@ def run_record(run: Run, now: datetime) -> dict[str, Any]:
         "instance_hours": round(run.rented_hours(now), 6),
         "still_billing": [each.id for each in run.still_billing],
         "attempts": len(run.attempts),
+        "phase": run.phase.name if run.phase else None,
+        "waiting": run.phase.waiting.reason if run.phase and run.phase.waiting else None,
+        "phases": [phase_record(run, at) for at in range(len(run.phases))],
         "checkpoints": len(run.mirrored),
         "red_flags": red_flags(run, now),
+    }
+
+
+def phase_record(run: Run, serial: int) -> dict[str, Any]:
+    """One phase for `--json`; one that began anew is there twice."""
+    phase = run.phases[serial]
+    return {
+        "phase": phase.name,
+        "began_at": phase.began_at,
+        "verdict": phase.verdict or None,
+        "reasons": list(phase.reasons),
+        "start": phase.start.name if phase.start else None,
+        "until_step": phase.until_step,
+        "ended": phase.ended or None,
+        "mirror": phase.mirror,
     }
 
 
@@ -53,7 +72,11 @@ def checkpoints_table(run: Run) -> str:
     """Each seal that a box reported, oldest first; the best by its metric says so."""
     metric, best = metric_of(run), best_of(run)
     head = ("CHECKPOINT", "STEP", "SIZE", _head(metric), "GEN", "STATE", "WHERE")
-    return table(head, [_seal_row(run, seal, metric, best) for seal in run.seals])
+    rows = [_seal_row(run, seal, metric, best) for seal in run.seals]
+    if len(run.phases) < 2:
+        return table(head, rows)
+    names = [phase_name(run, serial_of(run, seal)) for seal in run.seals]
+    return table(("PHASE", *head), [(name, *row) for name, row in zip(names, rows, strict=True)])
 
 
 def checkpoint_record(run: Run, seal: Seal) -> dict[str, Any]:
@@ -66,6 +89,7 @@ def checkpoint_record(run: Run, seal: Seal) -> dict[str, Any]:
         "digest": seal.digest,
         "final": seal.final,
         "attempt": seal.attempt,
+        "phase": phase_name(run, serial_of(run, seal)) or None,
         "generation": seal.generation,
         "state": state_of(run, seal),
         "failed": seal.failed,
@@ -80,6 +104,8 @@ def _run_row(run: Run, now: datetime) -> Sequence[str]:
     end = run.finished_at or now
     age = duration((end - (run.created_at or end)).total_seconds())
     note = run.reason
+    if run.phase and run.phase.waiting and run.state is RunState.WAITING:
+        note = f"`gpujob approve {run.id}`: {run.phase.waiting.reason}"
     if run.still_billing and (run.outcome or run.terminal):
         note = f"still billing; {note}"
     flag = flag_words(run)

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from orchestrator.core.run import Run
+from orchestrator.core.run import Phase, Run
 from orchestrator.views.flags import flag_words, red_flags
 from orchestrator.views.progress import Picture
 from orchestrator.views.words import dollars, duration, transfer_words
@@ -94,6 +94,8 @@ def _open_live() -> Any:
 
 def _panel(run: Run, picture: Picture, now: datetime) -> list[str]:
     lines = ["", f"{run.id}  {run.state}  {dollars(run.spent_usd(now))} so far"]
+    if run.phase and (len(run.phases) > 1 or run.phase.verdict or run.phase.until_step):
+        lines.append(f"  phase        {phase_words(run.phase)}")
     doing = picture.now.get("doing")
     if doing and not run.terminal:
         lines.append(f"  now          {doing}")
@@ -108,6 +110,12 @@ def _panel(run: Run, picture: Picture, now: datetime) -> list[str]:
         lines += wrap(f"  RED FLAG     {flag}", _width(), subsequent_indent=" " * 15)
     lines += [f"  {trouble}" for trouble in _troubles(picture)]
     return [line[: _width()] for line in lines]
+
+
+def phase_words(phase: Phase) -> str:
+    until = f", to step {phase.until_step}" if phase.until_step else ""
+    gate = f", its gate says {phase.verdict}" if phase.verdict else ""
+    return f"{phase.name}{until}{gate}"
 
 
 def _moving(picture: Picture) -> str:

@@ -4,6 +4,7 @@ asked."""
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
@@ -28,18 +29,25 @@ class JsonLines:
     reader must see it, not a gap."""
 
     def __init__(self, path: Path, max_steps: int) -> None:
-        self._path, self._max_steps = path, max_steps
+        self._path = path
+        self._fixed = {"v": PROTOCOL, "max_steps": max_steps, **_attempt()}
         path.parent.mkdir(parents=True, exist_ok=True)
         _end_torn_line(path)
 
     def write(self, step: int, record: Mapping[str, float]) -> None:
         at = datetime.now(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        line = {"v": PROTOCOL, "step": step, "at": at, "max_steps": self._max_steps, **record}
+        line = {**self._fixed, "step": step, "at": at, **record}
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 
     def close(self) -> None:
         """Each line is closed as it is written."""
+
+
+def _attempt() -> dict[str, int]:
+    """Whose line it is: attempts share the file."""
+    number = os.environ.get("GPUJOB_ATTEMPT", "")
+    return {"attempt": int(number)} if number.isdecimal() else {}
 
 
 class Console:

@@ -136,7 +136,7 @@ def test_the_dry_run_creates_nothing(place: Place) -> None:
     (place.folder / "job.yaml").write_text(json.dumps(GOOD))
     done = place.run("launch", "job.yaml", "--dry-run", "--json")
     plan = json.loads(done.stdout)
-    assert plan["offers"][0]["provider"] == "local"
+    assert plan["phases"][0]["offers"][0]["provider"] == "local"
     assert plan["ceiling_usd"] == 0
     assert {path.name for path in place.state.iterdir()} <= {"hashes.json"}
     assert not (place.folder / "mirror").exists()

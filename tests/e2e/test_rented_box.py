@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 from kit.agentbox import WRITER
 from kit.boxes import RUN, Rented, end_all, offer_of, provider_at, rent, until
+from kit.plans import changed
+from kit.plans import plan_of as small_plan
 
 from orchestrator.adapters.clock import SystemClock
 from orchestrator.adapters.local import LocalProvider
@@ -24,10 +26,11 @@ from orchestrator.adapters.zipapp import build_agent, library
 from orchestrator.core.instance import Instance
 from orchestrator.core.offer import Rental
 from orchestrator.core.plan import CheckpointPlan, Plan, ResumePlan
-from orchestrator.core.run import Attempt, Limits, Source
+from orchestrator.core.run import Attempt, Source
 from orchestrator.errors import Wiped
 from orchestrator.flows import box
 from orchestrator.flows.box import Kit
+from orchestrator.flows.prepare import prepare as prepare_box
 from orchestrator.ports import SelfStop, TaskContext
 from remote.contract import Fact
 
@@ -63,23 +66,9 @@ def end(tmp_path: Path) -> Iterator[None]:
 
 def plan_of(tmp_path: Path, rented: Rented, command: str, **changes: Any) -> Plan:
     offer = offer_of(rented.provider)
-    plan = Plan(
-        v=1,
-        name="demo",
-        folder=str(tmp_path),
-        phase="main",
-        need=None,  # type: ignore[arg-type]
-        offers=(offer,),
-        limits=Limits(host_loss=1, crash=1),
-        uploads=(),
-        secrets=(),
-        env={},
-        setup="",
-        command=command,
-        train=None,
-        checkpoints=CheckpointPlan("out", "auto", str(tmp_path / "m"), ResumePlan("", {}, "")),
-    )
-    return replace(plan, **changes)
+    checkpoints = CheckpointPlan("out", "auto", str(tmp_path / "m"), ResumePlan("", {}, ""))
+    given = {"offers": (offer,), "command": command, "checkpoints": checkpoints}
+    return small_plan(**{"folder": str(tmp_path), **given, **changes})
 
 
 def kit_of(tmp_path: Path, rented: Rented, plan: Plan) -> Kit:
@@ -100,11 +89,11 @@ def kit_of(tmp_path: Path, rented: Rented, plan: Plan) -> Kit:
 
 def prepare(kit: Kit) -> None:
     where, now = kit.endpoint, SystemClock().now()
-    offer = kit.plan.offer
+    offer = kit.phase.offer
     instance = Instance(where.instance, "local", offer.id, 0.0, "mark", now)
     instance = replace(instance, provider_id=kit.provider_id)
     assert kit.provider
-    box.prepare(CONTEXT, kit, kit.provider, instance)
+    prepare_box(CONTEXT, kit, kit.provider, instance)
 
 
 def attempt(kit: Kit, number: int = 1, resume: Source | None = None) -> Attempt:
@@ -179,7 +168,7 @@ def test_what_was_sealed_on_a_volume_outlives_its_box(
     provider.terminate(first.provider_id)
 
     second = rent(provider, boxes, f"{RUN}-2")
-    resumed = replace(plan, command="ls out >seen; echo $HF_HOME >>seen")
+    resumed = changed(plan, command="ls out >seen; echo $HF_HOME >>seen")
     kit = kit_of(tmp_path, second, resumed)
     prepare(kit)
     source = Source("checkpoint-10", 10, sealed["digest"])

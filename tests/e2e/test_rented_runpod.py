@@ -68,7 +68,7 @@ ROWS = (
 )
 
 
-@pytest.mark.parametrize("row", cases(ROWS))
+@pytest.mark.parametrize("row", cases(ROWS, of="runpod"))
 def test_fault(tmp_path: Path, row: Row) -> None:
     story = Story(tmp_path, "runpod")
     try:

@@ -78,7 +78,7 @@ ROWS = (
 )
 
 
-@pytest.mark.parametrize("row", cases(ROWS))
+@pytest.mark.parametrize("row", cases(ROWS, of="thunder"))
 def test_fault(tmp_path: Path, row: Row) -> None:
     story = Story(tmp_path, "thunder")
     try:

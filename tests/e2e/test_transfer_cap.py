@@ -22,7 +22,8 @@ from orchestrator.core.codec import from_json, to_json
 from orchestrator.core.plan import Plan
 from orchestrator.core.spec import load_job
 from orchestrator.flows.box import Kit
-from orchestrator.flows.launch import Shop, make_plan
+from orchestrator.flows.launch import make_plan
+from orchestrator.flows.phase_plan import Shop
 from orchestrator.ports import Stream, TaskContext
 from remote.contract import Manifest
 
@@ -73,7 +74,7 @@ def plan(tmp_path: Path, clock: ManualClock) -> Plan:
     provider = provider_at(tmp_path / "shop")
     shop = Shop(LocalTrees(), {"local": provider}, lambda mirror: None, lambda mirror, run: None)
     made = make_plan(load_job(folder / "job.yaml"), shop)
-    assert made.checkpoints.transfer == Transfer(40, (Window(begin, end, 0),))
+    assert made.phases[0].checkpoints.transfer == Transfer(40, (Window(begin, end, 0),))
     return from_json(Plan, to_json(made))
 
 

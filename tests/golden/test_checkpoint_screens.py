@@ -18,14 +18,15 @@ from kit.history import (
     run_of,
     sealed,
 )
+from kit.plans import phase_plan
 
 from orchestrator.core.codec import to_json
 from orchestrator.core.forecast import Size, forecast
 from orchestrator.core.keep import Keep
 from orchestrator.core.metrics import Metric
-from orchestrator.core.offer import Need, Offer
-from orchestrator.core.plan import CheckpointPlan, Plan, ResumePlan
-from orchestrator.core.run import Event, Limits, Run
+from orchestrator.core.offer import Need
+from orchestrator.core.plan import CheckpointPlan, PhasePlan, ResumePlan
+from orchestrator.core.run import Event, Run
 from orchestrator.views.disk import disk_rows
 from orchestrator.views.event import event_line
 from orchestrator.views.flags import red_flags
@@ -99,6 +100,7 @@ def test_a_checkpoint_for_a_program() -> None:
         "digest": DIGEST[20],
         "final": False,
         "attempt": 1,
+        "phase": "main",
         "generation": 1,
         "state": "verified",
         "failed": None,
@@ -210,17 +212,14 @@ def test_verify() -> None:
     assert "fetches it again from s3://b/p/x" in verdicts_text(in_s3, verdicts())
 
 
-def plan(keep: Keep | None = None, free_bytes: int | None = None, **args: int) -> Plan:
+def plan(keep: Keep | None = None, free_bytes: int | None = None, **args: int) -> PhasePlan:
     found = forecast(
         Size(48 * 10**9, 112 * 10**9), Size(16 * 10**9, 32 * 10**9),
         "8.03 billion parameters, 8.03 trained", args, keep,
     )  # fmt: skip
     checkpoints = CheckpointPlan("out", "huggingface", "/mirror", ResumePlan("", {}, ""), keep=keep)
-    return Plan(
-        1, "demo", "/jobs", "main", Need((("A100", 1),), 500),
-        (Offer("local", "x", "A100", 1, 2, 8, 500, 1.0),), Limits(), (), (), {}, "", "train",
-        None, checkpoints, disk=found, here_free_bytes=free_bytes,
-    )  # fmt: skip
+    need = Need((("A100", 1),), 500)
+    return phase_plan(need=need, checkpoints=checkpoints, disk=found, here_free_bytes=free_bytes)
 
 
 FORECASTS = {
@@ -247,5 +246,5 @@ FORECASTS = {
 
 
 @pytest.mark.parametrize(("planned", "rows"), FORECASTS.values(), ids=FORECASTS)
-def test_the_forecast_of_a_plan(planned: Plan, rows: list[str]) -> None:
+def test_the_forecast_of_a_plan(planned: PhasePlan, rows: list[str]) -> None:
     assert [value for _, value in disk_rows(planned)] == rows

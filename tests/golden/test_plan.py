@@ -10,16 +10,18 @@ from pathlib import Path
 
 import pytest
 from kit.clock import ManualClock
+from kit.plans import changed
 
 from orchestrator.adapters.local import LocalProvider
 from orchestrator.adapters.tree import LocalTrees
-from orchestrator.core.codec import from_json, to_json
+from orchestrator.core.codec import to_json
 from orchestrator.core.offer import Need, Offer
-from orchestrator.core.plan import Plan
+from orchestrator.core.plan import Plan, read_plan
 from orchestrator.core.run import Limits
 from orchestrator.core.spec import load_job
 from orchestrator.errors import BadJobFile, NoCapacity
-from orchestrator.flows.launch import Shop, make_plan, secret_values
+from orchestrator.flows.launch import make_plan, secret_values
+from orchestrator.flows.phase_plan import Shop
 from orchestrator.views.plan import plan_json, plan_text
 
 JOB = """
@@ -114,9 +116,8 @@ def test_what_may_be_rented_where_and_how_old_the_prices_are(folder: Path) -> No
     other = Offer("thunder", "t", "A40", 2, 8, 64, 20, 0.9, stock="HIGH", seen_at=remembered)
     far = [replace(first, id=f"x{n}", region=f"US-{n}", cloud="", stock="UNKNOWN",
                    usd_per_hour=1 + n / 10) for n in range(1, 6)]  # fmt: skip
-    plan = replace(
-        plan_of(folder), offers=(first, other, *far), limits=Limits(budget_usd_per_hour=8)
-    )
+    plan = changed(plan_of(folder), offers=(first, other, *far))
+    plan = replace(plan, limits=Limits(budget_usd_per_hour=8))
     text = plan_text(plan, now, {"runpod"})
     assert SHOP in text
     assert text.endswith(ALONE)
@@ -124,16 +125,28 @@ def test_what_may_be_rented_where_and_how_old_the_prices_are(folder: Path) -> No
 
 def test_the_plan_survives_json_whole(folder: Path) -> None:
     plan = plan_of(folder)
-    again = from_json(Plan, json.loads(json.dumps(to_json(plan))))
+    again = read_plan(json.loads(json.dumps(to_json(plan))))
     assert again == plan
-    assert again.uploads[0].tree == plan.uploads[0].tree
+    assert again.phases[0].uploads[0].tree == plan.phases[0].uploads[0].tree
+
+
+def test_a_plan_of_before_phases_is_one_of_one_phase(folder: Path) -> None:
+    plan = changed(plan_of(folder), health={}, hold_s=600.0, key="")
+    record = to_json(plan)
+    (only,) = record.pop("phases")
+    only["phase"] = only.pop("name")
+    for new in ("gate", "start", "patch", "health", "hold_s", "key", "recovery"):
+        del only[new]
+    old = json.loads(json.dumps({**only, **record, "v": 1}))
+    assert read_plan(old) == replace(plan, v=1)
 
 
 def test_the_printed_json_holds_no_file_lists(folder: Path) -> None:
     record = json.loads(plan_json(plan_of(folder)))
     assert record["ceiling_usd"] == 30
-    assert record["uploads"][1]["digest"] == plan_of(folder).uploads[1].digest
-    assert "manifest" not in record["uploads"][0]
+    (phase,) = record["phases"]
+    assert phase["uploads"][1]["digest"] == plan_of(folder).phases[0].uploads[1].digest
+    assert "manifest" not in phase["uploads"][0]
 
 
 def test_a_price_ceiling_drops_dear_offers(folder: Path) -> None:
@@ -154,9 +167,9 @@ def test_a_secret_comes_from_the_environment_before_the_file(folder: Path) -> No
 
 
 def test_checkpoints_that_came_home_are_no_code(folder: Path) -> None:
-    before = plan_of(folder).uploads[0].digest
+    before = plan_of(folder).phases[0].uploads[0].digest
     (folder / "checkpoints" / "my-sft").mkdir(parents=True)
     (folder / "checkpoints" / "my-sft" / "weights").write_text("x")
     (folder / "out").mkdir()
     (folder / "out" / "weights").write_text("x")
-    assert plan_of(folder).uploads[0].digest == before
+    assert plan_of(folder).phases[0].uploads[0].digest == before

@@ -17,6 +17,7 @@ from kit.cloud import Cloud
 from sim.clouds_world import START, SharedClock
 from sim.creates import live_through
 from sim.gad_toy import gad_toy
+from sim.ladder import climb_through
 from sim.powerloss import power_loss
 from sim.s3_weather import s3_weather
 from sim.saves import real_saves
@@ -43,9 +44,16 @@ def ambiguous_creates(seeds: list[int], folder: Path) -> Iterator[dict[str, Any]
             cloud.close()
 
 
+def phases(seeds: list[int], folder: Path) -> Iterator[dict[str, Any]]:
+    """Three phases in any weather; half of them on two machines, a third with a crash."""
+    for seed in seeds:
+        yield climb_through(folder / str(seed), seed)
+
+
 CAMPAIGNS: dict[str, Callable[[list[int], Path], Iterator[dict[str, Any]]]] = {
     "ambiguous-creates": ambiguous_creates,
     "gad-toy": gad_toy,
+    "phases": phases,
     "power-loss": power_loss,
     "real-saves": real_saves,
     "stream-chaos": stream_chaos,

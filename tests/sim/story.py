@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from kit.history import planned
+from kit.plans import plan_of
 
 from orchestrator.adapters.sqlite import SqliteLedger
 from orchestrator.core.actions import Deadlines
 from orchestrator.core.codec import to_json
-from orchestrator.core.offer import Need, Offer
-from orchestrator.core.plan import CheckpointPlan, Plan, ResumePlan
-from orchestrator.core.run import Event, Limits, Run
+from orchestrator.core.offer import Offer
+from orchestrator.core.plan import Plan
+from orchestrator.core.run import Event, Recovery, Run
 from orchestrator.daemon import Scheduler
 from orchestrator.errors import LedgerError
 from orchestrator.flows.fleet import Fleet
@@ -88,11 +89,13 @@ class Story:
         self.world = world or World(seed)
         self.provider = provider or SimProvider(self.world, listing_lag_s)
         self.mirror = SimMirror()
+        self.mirrors = {self.mirror.folder: self.mirror}
         self.folder = folder
         (folder / "runs" / RUN).mkdir(parents=True)
         self.lives = 0
         ledger = self._ledger()
-        ledger.create(RUN, to_json(plan or make_plan()), planned(host_loss=host_loss, **more)[1])
+        made = plan or make_plan(host_loss=host_loss)
+        ledger.create(RUN, to_json(made), planned(host_loss=host_loss, **more)[1])
         ledger.close()
         self.is_full = False
 
@@ -170,7 +173,7 @@ class Story:
             boxes=SimBoxes(self.world),
             tasks=tasks,
             clock=clock,
-            mirror=lambda run, folder: self.mirror,
+            mirror=lambda run, folder: self.mirrors.setdefault(folder, SimMirror(folder)),
             agent=lambda: b"agent",
             library=lambda: (Path("/lib"), Manifest(())),
             state=self.folder,
@@ -179,20 +182,5 @@ class Story:
         )
 
 
-def make_plan(offers: tuple[Offer, ...] = (OFFER,)) -> Plan:
-    return Plan(
-        v=1,
-        name="demo",
-        folder="/jobs",
-        phase="main",
-        need=Need((("cpu", 2),), 20),
-        offers=offers,
-        limits=Limits(),
-        uploads=(),
-        secrets=(),
-        env={},
-        setup="",
-        command="train {resume}",
-        train=None,
-        checkpoints=CheckpointPlan("out", "huggingface", "/mirror", ResumePlan("", {}, "")),
-    )
+def make_plan(offers: tuple[Offer, ...] = (OFFER,), host_loss: int = 10) -> Plan:
+    return plan_of(offers=offers, recovery=Recovery(host_loss=host_loss))

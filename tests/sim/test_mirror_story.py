@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from kit.plans import changed
 
 from orchestrator.core.fold import fold_all
 from orchestrator.core.keep import Keep
@@ -66,7 +67,7 @@ def test_a_disk_that_stays_full_ends_the_box_after_a_day_and_says_what_is_lost(
 
 def keeping(keep: Keep) -> Plan:
     plan = make_plan()
-    return replace(plan, checkpoints=replace(plan.checkpoints, keep=keep))
+    return changed(plan, checkpoints=replace(plan.phases[0].checkpoints, keep=keep))
 
 
 @pytest.mark.parametrize("seed", range(4))

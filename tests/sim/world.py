@@ -10,6 +10,7 @@ import base64
 import json
 import random
 import shlex
+import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -52,9 +53,10 @@ class Crash(BaseException):
     """The controller dies here: no handler runs, as with SIGKILL."""
 
 
-def checkpoint(step: int, final: bool = False) -> Manifest:
-    """The same step has the same bytes whoever trains it: training is deterministic."""
-    digest = f"{step + (1000 if final else 0):064x}"
+def checkpoint(step: int, final: bool = False, phase: str = "main") -> Manifest:
+    """The same step of a phase has the same bytes whoever trains it: training is deterministic."""
+    own = 0 if phase == "main" else 10_000 * zlib.crc32(phase.encode())
+    digest = f"{step + (1000 if final else 0) + own:064x}"
     return Manifest((FileEntry("weights", 1, digest, (digest,)),))
 
 
@@ -83,6 +85,8 @@ class Box:
     events: list[dict[str, Any]] = field(default_factory=list)
     seals: dict[tuple[str, int], Seal] = field(default_factory=dict)
     attempts: dict[int, dict[str, Any]] = field(default_factory=dict)
+    metrics: bytearray = field(default_factory=bytearray)
+    loss: Callable[[int], float] = lambda step: 9.0 / step
 
     @property
     def host(self) -> str:
@@ -91,8 +95,9 @@ class Box:
     def restart(self) -> None:
         """The container begins anew: no process, no file, another start time."""
         self.marker += "m"
-        for kept in (self.files, self.trees, self.events, self.seals, self.attempts):
-            kept.clear()
+        kept = (self.files, self.trees, self.events, self.seals, self.attempts, self.metrics)
+        for each in kept:
+            each.clear()
 
     def fact(self, kind: str, **data: Any) -> None:
         self.events.append(
@@ -113,6 +118,8 @@ class Box:
             while attempt["rc"] is None and attempt["began_s"] + attempt["gained"] < now_s:
                 attempt["gained"] += 1
                 step = attempt["from"] + attempt["gained"]
+                line = {"v": 1, "step": step, "max_steps": STEPS, "loss": self.loss(step)}
+                self.metrics += json.dumps({**line, "attempt": number}).encode() + b"\n"
                 if step == crash_at and number == 1:
                     self._end(number, attempt, rc=1, tail="RuntimeError: boom")
                 elif step >= STEPS or attempt["stopped"]:
@@ -126,7 +133,7 @@ class Box:
                     self._seal(number, f"checkpoint-{step}", step)
 
     def _seal(self, number: int, name: str, step: int, final: bool = False) -> None:
-        manifest = checkpoint(step, final)
+        manifest = checkpoint(step, final, self.attempts[number]["phase"])
         generation = 1 + sum(1 for known, _ in self.seals if known == name)
         self.seals[name, generation] = Seal(manifest)
         self.fact(
@@ -174,6 +181,7 @@ class World:
         self.billing: list[tuple[str, float, float | None]] = []
         self.free_bytes = 10**12
         self.volume: dict[tuple[str, int], Seal] | None = None
+        self.loss: Callable[[int], float] = lambda step: 9.0 / step
 
     @property
     def now_s(self) -> float:
@@ -218,6 +226,7 @@ class SimProvider:
             raise faults.create.pop(0)
         provider_id = f"p{len(self._world.boxes) + 1}"
         box = Box(request, provider_id, self._world.now_s)
+        box.loss = lambda step: self._world.loss(step)
         if self._world.volume is not None:
             box.seals = self._world.volume
         box.hidden_until_s, faults.hide_s = self._world.now_s + faults.hide_s, 0.0
@@ -314,9 +323,9 @@ class SimBoxes:
         pass
 
     def follow(
-        self, endpoint: Endpoint, run: str, *, events: int, log: int, metrics: int
+        self, endpoint: Endpoint, run: str, *, events: int, log: int, metrics: int, sights: int = 0
     ) -> SimFollower:
-        return SimFollower(self._world, (endpoint.host, endpoint.port), events)
+        return SimFollower(self._world, (endpoint.host, endpoint.port), events, metrics)
 
     def public_key(self) -> str:
         return "ssh-ed25519 AAAA"
@@ -353,13 +362,17 @@ class SimShell:
             assert f"gpujob/{self._run}/out/checkpoint-{source}" in box.trees, (
                 "resumes from nothing"
             )
+        start = spec["env"]["GPUJOB_START"]
+        assert not start or f"gpujob/{self._run}/{start}" in box.trees, "starts from nothing"
         if number not in box.attempts:
+            assert all(each["rc"] is not None for each in box.attempts.values()), "two trainers"
             box.attempts[number] = {
                 "from": source,
                 "gained": 0,
                 "began_s": self._world.now_s,
                 "rc": None,
                 "stopped": False,
+                "phase": spec["env"]["GPUJOB_PHASE"],
             }
             box.fact("trainer.started", attempt=number, pid=1)
 
@@ -456,10 +469,11 @@ class SimStore:
 class SimFollower:
     """Tells what there is and then loses its link, so that every look is a reconnect."""
 
-    def __init__(self, world: World, address: tuple[str, int], events: int) -> None:
+    def __init__(self, world: World, address: tuple[str, int], events: int, metrics: int) -> None:
         self._world = world
         self._address = address
         self._events = events
+        self._metrics = metrics
 
     def __iter__(self) -> Iterator[Mapping[str, Any]]:
         box = self._world.box(self._address)
@@ -468,6 +482,10 @@ class SimFollower:
             if end >= self._events:
                 yield {"file": "events", "end": end, "line": line}
         yield {"file": "log", "offset": 0, "data": base64.b64encode(b"hello\n").decode()}
+        new = bytes(box.metrics[self._metrics :])
+        if new:
+            data = base64.b64encode(new).decode()
+            yield {"file": "metrics", "offset": self._metrics, "data": data}
         at = self._world.clock.now().isoformat()
         pulse = {"v": 1, "at": at, "free_bytes": self._world.free_bytes}
         yield {"heartbeat": pulse, "agent_alive": True}
@@ -555,7 +573,8 @@ class SimTasks:
 class SimMirror:
     """What is published, by digest; it survives the controller, as a disk does."""
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path = Path("/mirror")) -> None:
+        self.folder = folder
         self.published: dict[str, str] = {}
         self.blocked: StorageBlocked | None = None
         self.free_bytes = 10**12
@@ -564,7 +583,7 @@ class SimMirror:
     def holds(self, digest: str) -> Path | None:
         self._there()
         name = self.published.get(digest)
-        return Path("/mirror") / name if name else None
+        return self.folder / name if name else None
 
     def manifest(self, digest: str) -> Manifest:
         return Manifest((FileEntry("weights", 1, digest, (digest,)),))
@@ -575,7 +594,7 @@ class SimMirror:
 
     @contextmanager
     def partial(self, manifest: Manifest) -> Iterator[Path]:
-        yield Path("/mirror") / f"{manifest.digest}.partial"
+        yield self.folder / f"{manifest.digest}.partial"
 
     def sweep(self, wanted: Collection[str]) -> None:
         self._there()
@@ -583,7 +602,7 @@ class SimMirror:
     def publish(self, name: str, generation: int, manifest: Manifest) -> Path:
         self.room()
         self.published[manifest.digest] = name
-        return Path("/mirror") / name
+        return self.folder / name
 
     def room(self, digest: str = "", size_bytes: int = 0) -> int:
         if self.blocked:

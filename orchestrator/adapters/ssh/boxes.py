@@ -94,9 +94,11 @@ class SshBoxes:
             ready.close()
 
     def follow(
-        self, endpoint: Endpoint, run: str, *, events: int, log: int, metrics: int
+        self, endpoint: Endpoint, run: str, *, events: int, log: int, metrics: int, sights: int = 0
     ) -> LineFollower:
-        words = ("--events", str(events), "--log", str(log), "--metrics", str(metrics))
+        words = ["--events", str(events), "--log", str(log), "--metrics", str(metrics)]
+        # An agent of an earlier release knows no sights: it told none, so none are asked for.
+        words += ["--sights", str(sights)] if sights else []
         return LineFollower(lambda: self._agent(endpoint, run, "follow", *words))
 
     def attach_command(self, endpoint: Endpoint, run: str) -> list[str]:

@@ -21,16 +21,31 @@ def main() -> int:
     while step < options.steps:
         time.sleep(options.step_s)
         step += 1
-        _metric(step, options.steps)
-        if step == options.crash_at and not options.resume:
-            raise RuntimeError("boom")
+        _tell(options, step)
+        if step == options.crash_at and _is_first(options):
+            raise RuntimeError(options.crash_words)
+        if step == options.hang_at and not options.resume:
+            time.sleep(3600)
         if step % options.every == 0:
             _save(options, step)
     for name in ("config.json", "model.safetensors"):
         (options.out / name).write_bytes(_content(name, step))
     _write_state(options.out, step, options.steps)
+    if options.evaluates:
+        options.evaluates.parent.mkdir(parents=True, exist_ok=True)
+        options.evaluates.write_text(json.dumps({"wasserstein": 0.1, "parse_rate": 1.0}))
     print("done", flush=True)
     return 0
+
+
+def _is_first(options: argparse.Namespace) -> bool:
+    """Whether it was never there before: by what it resumes from, or by a file of its own."""
+    if options.crash_once is None:
+        return options.resume is None
+    if options.crash_once.exists():
+        return False
+    options.crash_once.touch()
+    return True
 
 
 def _save(options: argparse.Namespace, step: int) -> None:
@@ -78,13 +93,20 @@ def _record(record: Path, folder: Path) -> None:
         file.write(json.dumps(line) + "\n")
 
 
-def _metric(step: int, most: int) -> None:
+def _tell(options: argparse.Namespace, step: int) -> None:
+    """To gpujob, or as the Hugging Face Trainer does below its progress bar."""
+    if options.prints:
+        loss = "nan" if step == options.nan_at else f"{9 / step:.4g}"
+        shown = {"loss": loss, "grad_norm": "1.5", "learning_rate": "1e-05", "epoch": "0.1"}
+        done = f"{step}/{options.steps} [00:01<00:01,  2.00it/s]"
+        bar = f"{100 * step // options.steps:3d}%|#         | {done}"
+        print(f"{shown}\n{bar}\r", end="", flush=True)
+        return
     path = os.environ.get("GPUJOB_METRICS")
     if path:
         with Path(path).open("a") as file:
-            file.write(
-                json.dumps({"v": 1, "step": step, "max_steps": most, "loss": 9 / step}) + "\n"
-            )
+            told = {"v": 1, "step": step, "max_steps": options.steps, "loss": 9 / step}
+            file.write(json.dumps(told) + "\n")
 
 
 def _resume(folder: Path | None) -> int:
@@ -107,6 +129,12 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--limit", type=int, default=2)
     parser.add_argument("--size", type=int, default=1000)
     parser.add_argument("--crash-at", type=int, default=0)
+    parser.add_argument("--crash-once", type=Path)
+    parser.add_argument("--hang-at", type=int, default=0)
+    parser.add_argument("--nan-at", type=int, default=0)
+    parser.add_argument("--crash-words", default="boom")
+    parser.add_argument("--prints", action="store_true")
+    parser.add_argument("--evaluates", type=Path)
     parser.add_argument("--resume", type=Path)
     parser.add_argument("--record", type=Path)
     return parser.parse_args()

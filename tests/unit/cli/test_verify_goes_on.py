@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from kit.history import BOX, DIGEST, TRAINING, Told, acked, mirrored, run_of, sealed
+from kit.plans import phase_plan, plan_of
 
 from orchestrator.cli.verify import was_let_go
 from orchestrator.core.keep import Keep
@@ -43,4 +45,5 @@ def test_what_was_let_go(
     path = tmp_path / f"checkpoint-{step}"
     if is_there:
         path.mkdir()
-    assert was_let_go(run, keep, Verdict(path.name, str(path), DIGEST[step], 1, GONE)) is expected
+    plan = plan_of(checkpoints=replace(phase_plan().checkpoints, keep=keep))
+    assert was_let_go(run, plan, Verdict(path.name, str(path), DIGEST[step], 1, GONE)) is expected

@@ -13,18 +13,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kit.plans import plan_of
 
 from orchestrator.core.instance import Instance
-from orchestrator.core.offer import Need, Offer, Rental
-from orchestrator.core.plan import CheckpointPlan, Plan, PushPlan, ResumePlan
-from orchestrator.core.run import Attempt, Limits
+from orchestrator.core.offer import Offer, Rental
+from orchestrator.core.plan import CheckpointPlan, Plan, PushPlan, ResumePlan, Upload
+from orchestrator.core.run import Attempt
 from orchestrator.errors import CommandFailed, Locked, Missing, Unusable, Wiped
 from orchestrator.flows import box, outfit
+from orchestrator.flows import prepare as setup
 from orchestrator.flows.box import Kit
 from orchestrator.flows.outfit import Requirement
 from orchestrator.ports import Capabilities, Completed, Endpoint, SelfStop, TaskContext
 from remote.agent.layouts import layouts_of
-from remote.contract import Manifest
+from remote.contract import FileEntry, Manifest
 
 ROOT = Path(__file__).parents[3]
 RUN = "demo-1"
@@ -178,25 +180,9 @@ INSTANCE = Instance("demo-1-1", "cloud", "a40-2", 1.0, "mark", NOW, provider_id=
 
 
 def plan(**changes: Any) -> Plan:
-    return replace(
-        Plan(
-            v=1,
-            name="demo",
-            folder="/jobs",
-            phase="main",
-            need=Need((("A40", 2),), 20),
-            offers=(OFFER,),
-            limits=Limits(host_loss=1, crash=1),
-            uploads=(),
-            secrets=(),
-            env={},
-            setup="",
-            command="train",
-            train=None,
-            checkpoints=CheckpointPlan("out", "auto", "/mirror", ResumePlan("", {}, "")),
-        ),
-        **changes,
-    )
+    checkpoints = CheckpointPlan("out", "auto", "/mirror", ResumePlan("", {}, ""))
+    given: dict[str, Any] = {"offers": (OFFER,), "command": "train", "checkpoints": checkpoints}
+    return plan_of(**{**given, **changes})
 
 
 def kit(machine: Machine, **changes: Any) -> Kit:
@@ -223,7 +209,7 @@ def prepare(
     said: list[Any] = []
     context = TaskContext(said.append, lambda: False, lambda _: None)
     made = kit(machine, plan=plan(**changes))
-    box.prepare(context, made, provider or ScriptedProvider(), INSTANCE)  # type: ignore[arg-type]
+    setup.prepare(context, made, provider or ScriptedProvider(), INSTANCE)  # type: ignore[arg-type]
     return said
 
 
@@ -570,10 +556,10 @@ def test_a_box_that_pushes_gets_the_keys_as_a_file_and_the_place_last(tmp_path: 
     made = kit(
         machine,
         folder=tmp_path,
-        plan=plan(checkpoints=replace(plan().checkpoints, also=also)),
+        plan=plan(checkpoints=replace(plan().phases[0].checkpoints, also=also)),
     )
     context = TaskContext(lambda _: None, lambda: False, lambda _: None)
-    box.prepare(context, made, ScriptedProvider(), INSTANCE)  # type: ignore[arg-type]
+    setup.prepare(context, made, ScriptedProvider(), INSTANCE)  # type: ignore[arg-type]
     names = [name.rpartition("/")[2] for name in machine.files]
     assert names[-2:] == ["s3.env", "push.json"]
     assert machine.files[f".gpujob/{RUN}/s3.env"] == b"KEY_ID=a\nSECRET=canary\n"
@@ -586,3 +572,54 @@ def test_a_box_that_pushes_gets_the_keys_as_a_file_and_the_place_last(tmp_path: 
         "python": "/usr/bin/python3",
     }
     assert not any("canary" in each for each in machine.inputs)
+
+
+# Of which phase
+
+
+def secrets_of(machine: Machine) -> str:
+    return machine.files.get(f".gpujob/{RUN}/secrets.env", b"").decode()
+
+
+def ladder(*phases: dict[str, Any]) -> Plan:
+    made = [plan(**each).phases[0] for each in phases]
+    return replace(plan(), secrets=("A", "B"), phases=tuple(made))
+
+
+def prepare_phase(machine: Machine, made: Plan, index: int, folder: Path) -> None:
+    context = TaskContext(lambda _: None, lambda: False, lambda _: None)
+    told = kit(machine, plan=made, index=index, folder=folder)
+    setup.prepare(context, told, ScriptedProvider(), INSTANCE)  # type: ignore[arg-type]
+
+
+def test_a_box_gets_the_secrets_of_its_phase_and_keeps_none_of_another(tmp_path: Path) -> None:
+    (tmp_path / "secrets.env").write_text("A=1=1\nB=2\n")
+    made, machine = ladder({"secrets": ("A",)}, {"secrets": ("B", "A")}, {}), Machine()
+    prepare_phase(machine, made, 0, tmp_path)
+    assert secrets_of(machine) == "A=1=1\n"
+    prepare_phase(machine, made, 1, tmp_path)
+    assert secrets_of(machine) == "A=1=1\nB=2\n"
+    prepare_phase(machine, made, 2, tmp_path)
+    assert any(f"rm -f .gpujob/{RUN}/secrets.env" in each for each in machine.ran)
+    specs = [start(machine, plan=made, index=index)["secrets"] for index in range(3)]
+    assert specs == [True, True, False]
+
+
+def code(*names: str) -> Upload:
+    files = tuple(FileEntry(name, 1, "0" * 64, ("0" * 64,)) for name in names)
+    tree = Manifest(files)
+    return Upload("code", "/src", ".", len(files), len(files), tree.digest, tree.to_json())
+
+
+def test_what_only_another_phases_code_holds_is_not_left_on_a_kept_box(tmp_path: Path) -> None:
+    """One checkout laid over another would leave modules that the second has not."""
+    (tmp_path / "secrets.env").write_text("")
+    made = ladder({"uploads": (code("train.py", "old.py"),)}, {"uploads": (code("train.py"),)})
+    machine = Machine()
+    prepare_phase(machine, made, 1, tmp_path)
+    removed = machine.inputs[machine.index("xargs -0 rm -f")]
+    assert removed.endswith("\nold.py")
+    assert machine.index("push gpujob") < machine.index("xargs -0 rm -f")
+    other = Machine()
+    prepare_phase(other, made, 0, tmp_path)
+    assert not any("xargs" in each for each in other.ran)

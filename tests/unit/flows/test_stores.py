@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kit.history import BOX, CHEAP, DIGEST, TRAINING, gone, lost, mirrored, planned, run_of, sealed
+from kit.history import BOX, DIGEST, TRAINING, gone, lost, mirrored, planned, run_of, sealed
 
-from orchestrator.core.offer import Need, Rental
-from orchestrator.core.plan import CheckpointPlan, Plan, PushPlan, ResumePlan
-from orchestrator.core.run import Limits, Run, Source
+from orchestrator.core.plan import PushPlan
+from orchestrator.core.run import Run, Source
 from orchestrator.errors import CommandFailed, GpujobError, IntegrityError, Transient
 from orchestrator.flows import outfit, stores
 from orchestrator.flows.transfers import Transfers, fetch_key
@@ -34,27 +33,8 @@ class Cloud:
     )
 
 
-def plan(**changes: Any) -> Plan:
-    also = PushPlan(ALSO, "https://s3.example.org", "eu-1")
-    checkpoints = CheckpointPlan("out", "auto", "/mirror", ResumePlan("", {}, ""), also)
-    made = Plan(
-        v=1,
-        name="demo",
-        folder="/jobs",
-        phase="main",
-        need=Need((("cpu", 2),), 20),
-        offers=(CHEAP,),
-        limits=Limits(),
-        uploads=(),
-        secrets=(),
-        env={},
-        setup="",
-        command="train",
-        train=None,
-        checkpoints=checkpoints,
-        rental=Rental(),
-    )
-    return replace(made, **changes)
+def also() -> PushPlan:
+    return PushPlan(ALSO, "https://s3.example.org", "eu-1")
 
 
 def run_with(*told: Any, **words: Any) -> Run:
@@ -75,7 +55,7 @@ def manifest(number: int, /, **meta: Any) -> Manifest:
 
 def test_a_pushed_seal_is_where_the_plan_says() -> None:
     run = run_with(*TRAINING, sealed(10), pushed(10))
-    place, base = stores.place_of(run, plan(), run.seals[0], FOLDER, Cloud())  # type: ignore[arg-type]
+    place, base = stores.place_of(run, also(), run.seals[0], FOLDER, Cloud())  # type: ignore[arg-type]
     assert place == StorePlace("bucket", "https://s3.example.org", "eu-1", FOLDER / "s3.env")
     assert f"s3://bucket/{base}" == run.pushed[DIGEST[10]]
 
@@ -84,12 +64,12 @@ def test_a_seal_on_a_volume_is_where_its_provider_says() -> None:
     run = run_with(*TRAINING, sealed(10), volume="vol-1", volume_store=True)
     box = replace(run.instances[0], region="EU-RO-1")
     run = replace(run, instances=(box,))
-    place, base = stores.place_of(run, plan(), run.seals[0], FOLDER, Cloud())  # type: ignore[arg-type]
+    place, base = stores.place_of(run, also(), run.seals[0], FOLDER, Cloud())  # type: ignore[arg-type]
     assert place.endpoint_url == "https://s3api-eu-ro-1.example.org"
     assert (place.bucket, place.region, place.keys.name) == ("vol-1", "EU-RO-1", "volume.env")
     assert base == "gpujob/demo-1/seals/checkpoint-10.1"
     none = Cloud(Capabilities())
-    place, _ = stores.place_of(run, plan(), run.seals[0], FOLDER, none)  # type: ignore[arg-type]
+    place, _ = stores.place_of(run, also(), run.seals[0], FOLDER, none)  # type: ignore[arg-type]
     assert place.endpoint_url == stores.NOWHERE, "a volume's keys are nobody else's"
 
 
@@ -131,7 +111,7 @@ def test_what_no_honest_box_wrote_is_refused(meta: dict[str, Any]) -> None:
 
 def test_both_places_are_looked_at() -> None:
     run = run_with(*TRAINING, volume="vol-1", volume_store=True)
-    places = stores.places_of(run, plan(), run.instances[0], FOLDER, Cloud())  # type: ignore[arg-type]
+    places = stores.places_of(run, also(), run.instances[0], FOLDER, Cloud())  # type: ignore[arg-type]
     assert [(place.bucket, prefix) for place, prefix in places] == [
         ("bucket", "prefix/demo-1"),
         ("vol-1", "gpujob/demo-1/seals"),
@@ -182,7 +162,7 @@ def restore(shell: Saying) -> list[Any]:
     said: list[Any] = []
     context = TaskContext(said.append, lambda: False, lambda _: None)
     source = Source("checkpoint-10", 10, DIGEST[10])
-    stores.restore(context, shell, "demo-1", plan(), source)
+    stores.restore(context, shell, "demo-1", source, "gpujob/demo-1/out/checkpoint-10")
     return said
 
 
