@@ -1,0 +1,1 @@
+"""Stands in for the project's fork of open-instruct."""

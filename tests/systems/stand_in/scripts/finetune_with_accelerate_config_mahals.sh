@@ -1,0 +1,9 @@
+#!/bin/bash
+# Stands in for the project's script: GPUs and a settings file, and nothing else.
+if [ "$#" -ne 2 ]; then echo "Usage: $0 <num_gpus> <config_file>"; exit 1; fi
+if [ "$1" -eq 1 ]; then
+    accelerate launch --mixed_precision bf16 --num_machines 1 --num_processes 1 open_instruct/finetune.py "$2"
+else
+    accelerate launch --mixed_precision bf16 --num_machines 1 --num_processes "$1" --use_deepspeed \
+        --deepspeed_config_file configs/ds_configs/stage3_no_offloading_accelerate.conf open_instruct/finetune.py "$2"
+fi

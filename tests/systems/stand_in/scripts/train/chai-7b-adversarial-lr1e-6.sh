@@ -1,0 +1,1 @@
+chai-stage.sh

@@ -1,0 +1,1 @@
+"""Stands in for torchllms: the same options, files and lines."""

@@ -1,0 +1,1 @@
+"""Stands in for the fork of verl that the project trains with."""
