@@ -13,8 +13,8 @@ demo: $(VENV)/ready   ## the whole story on this machine: rent, train, kill the 
 	$(PY) jobs/demo/story.py
 
 test: $(VENV)/ready check   ## everything that CI runs
-	$(PY) -m pytest -n 2 --dist worksteal -m "not rented and not long" --durations=25 tests
-	$(PY) -m pytest -n 3 --dist worksteal -m "rented and not long" tests   # these wait more than they work
+	$(PY) -m pytest -n 2 --dist worksteal -m "not (e2e or rented or long)" --durations=25 tests
+	$(PY) -m pytest -n 4 --dist worksteal -m "(e2e or rented) and not long" --durations=25 tests   # these wait more than they work
 
 faults: $(VENV)/ready   ## every fault of every emulated cloud through a whole run: ten minutes
 	$(PY) -m pytest -n 4 --dist worksteal -m "rented or long" tests

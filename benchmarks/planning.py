@@ -14,7 +14,8 @@ from orchestrator.adapters.tree import LocalTrees
 from orchestrator.core.gpus import fits
 from orchestrator.core.offer import Need, Offer
 from orchestrator.core.spec import load_job
-from orchestrator.flows.launch import Shop, make_plan
+from orchestrator.flows.launch import make_plan
+from orchestrator.flows.phase_plan import Shop
 from orchestrator.ports import Provider
 
 TIMES = 20
