@@ -65,8 +65,8 @@ class Row:
     also: tuple[tuple[str, Mapping[str, Any]], ...] = ()
 
 
-# One of each kind, at one of the clouds: an answer that is lost, a refusal, a boot that fails, a box
-# that is lost, wiped, restarted or moved, a list that is wrong.
+# One of each kind, at one of the clouds: an answer that is lost, a refusal, a boot that fails, a
+# box that is lost, wiped, restarted or moved, a list that is wrong.
 ALWAYS = {
     "runpod": {
         *("create-500-but-created", "no-capacity", "unauthorized", "stuck-starting"),
