@@ -10,7 +10,7 @@ from orchestrator.cli.background import ensure_daemon
 from orchestrator.cli.home import choose_waiting_run, settings
 from orchestrator.core.run import Phase, Run, Waiting
 from orchestrator.errors import NotFound
-from orchestrator.wiring import open_ledger
+from orchestrator.wiring.ledger import open_ledger
 
 
 @click.command()

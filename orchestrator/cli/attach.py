@@ -9,7 +9,8 @@ import click
 
 from orchestrator.cli.home import choose_run, settings
 from orchestrator.errors import GpujobError, NotFound
-from orchestrator.wiring import attach_command, open_ledger
+from orchestrator.wiring.ledger import open_ledger
+from orchestrator.wiring.worlds import attach_command
 
 
 @click.command()

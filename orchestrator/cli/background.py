@@ -14,7 +14,7 @@ from orchestrator.daemon_lock import Words, read_words
 from orchestrator.errors import Missing
 from orchestrator.settings import Settings
 from orchestrator.version import VERSION
-from orchestrator.wiring import make_clock
+from orchestrator.wiring.ledger import make_clock
 
 START_S = 20.0
 LOOK_S = 0.05

@@ -7,7 +7,7 @@ import click
 from orchestrator.cli.home import choose_run, emit, json_option, settings
 from orchestrator.cli.lazy import LazyGroup
 from orchestrator.views.runs import checkpoint_record, checkpoints_table
-from orchestrator.wiring import open_ledger
+from orchestrator.wiring.ledger import open_ledger
 
 VERIFY = {"verify": "Hash every published checkpoint again."}
 

@@ -6,7 +6,7 @@ import click
 
 from orchestrator.cli.home import choose_run, emit, json_option, settings
 from orchestrator.views.cost import cost_record, cost_text
-from orchestrator.wiring import make_clock, open_ledger
+from orchestrator.wiring.ledger import make_clock, open_ledger
 
 
 @click.command()

@@ -12,7 +12,7 @@ from orchestrator.daemon import serve, stop_on_signals
 from orchestrator.daemon_lock import hold_lock
 from orchestrator.errors import GpujobError
 from orchestrator.version import VERSION
-from orchestrator.wiring import make_world
+from orchestrator.wiring.worlds import make_world
 
 
 @click.command()

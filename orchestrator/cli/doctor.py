@@ -7,7 +7,8 @@ import click
 from orchestrator.cli.home import emit, json_option, settings
 from orchestrator.errors import GpujobError
 from orchestrator.views.checks import checks_text
-from orchestrator.wiring import check_store, run_checks
+from orchestrator.wiring.clouds import run_checks
+from orchestrator.wiring.homes import check_store
 
 
 @click.command()

@@ -6,7 +6,7 @@ import click
 
 from orchestrator.cli.home import choose_run, emit, json_option, settings
 from orchestrator.views.event import event_line
-from orchestrator.wiring import open_ledger
+from orchestrator.wiring.ledger import open_ledger
 
 
 @click.command()

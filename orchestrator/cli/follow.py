@@ -15,7 +15,7 @@ from orchestrator.views.ending import ending_text
 from orchestrator.views.event import event_line
 from orchestrator.views.progress import Progress
 from orchestrator.views.screen import Screen
-from orchestrator.wiring import make_clock
+from orchestrator.wiring.ledger import make_clock
 
 LOOK_S = 0.25
 DAEMON_S = 5.0

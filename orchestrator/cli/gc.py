@@ -13,7 +13,8 @@ from orchestrator.flows.gc import Survey, end, survey
 from orchestrator.ports import Provider
 from orchestrator.settings import Settings
 from orchestrator.views.gc import marked_record, marked_table
-from orchestrator.wiring import make_clock, open_ledger, usable_providers
+from orchestrator.wiring.clouds import usable_providers
+from orchestrator.wiring.ledger import make_clock, open_ledger
 
 STILL_BILLING = 8
 

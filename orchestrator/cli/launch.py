@@ -21,15 +21,10 @@ from orchestrator.flows.launch import SECRETS, make_plan, record, secret_values
 from orchestrator.ports import Ledger
 from orchestrator.settings import Settings
 from orchestrator.views.plan import plan_json
-from orchestrator.wiring import (
-    check_store,
-    keep_credentials,
-    make_shop,
-    make_world,
-    open_ledger,
-    other_addresses,
-    store_keys,
-)
+from orchestrator.wiring.clouds import keep_credentials, other_addresses
+from orchestrator.wiring.homes import check_store, store_keys
+from orchestrator.wiring.ledger import open_ledger
+from orchestrator.wiring.worlds import make_shop, make_world
 
 
 @click.command()

@@ -9,7 +9,7 @@ import click
 
 from orchestrator.cli.home import choose_run, settings
 from orchestrator.errors import NotFound
-from orchestrator.wiring import open_ledger
+from orchestrator.wiring.ledger import open_ledger
 
 
 @click.command()

@@ -14,7 +14,8 @@ from orchestrator.errors import GpujobError, NoCapacity
 from orchestrator.flows.offers import gather
 from orchestrator.ports import Provider
 from orchestrator.views.offers import offer_record, offers_table
-from orchestrator.wiring import PROVIDERS, make_clock, usable_providers
+from orchestrator.wiring.clouds import PROVIDERS, usable_providers
+from orchestrator.wiring.ledger import make_clock
 
 COUNTS = (1, 2, 4, 8)
 EVERYTHING = (("cpu", 1), *((ANY_GPU, count) for count in COUNTS))

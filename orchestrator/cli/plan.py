@@ -12,7 +12,8 @@ from orchestrator.core.spec import load_job
 from orchestrator.flows.launch import make_plan
 from orchestrator.flows.phase_plan import Shop
 from orchestrator.views.plan import plan_json, plan_text
-from orchestrator.wiring import make_clock, make_shop
+from orchestrator.wiring.ledger import make_clock
+from orchestrator.wiring.worlds import make_shop
 
 
 @click.command()

@@ -6,7 +6,7 @@ import click
 
 from orchestrator.cli.home import emit, json_option, settings
 from orchestrator.views.runs import run_record, runs_table
-from orchestrator.wiring import make_clock, open_ledger
+from orchestrator.wiring.ledger import make_clock, open_ledger
 
 
 @click.command()

@@ -19,14 +19,8 @@ from orchestrator.ports import Held, Ledger
 from orchestrator.settings import Settings
 from orchestrator.views.bar import Bar
 from orchestrator.views.words import size
-from orchestrator.wiring import (
-    copy_published,
-    fetch_ended,
-    find_published,
-    make_clock,
-    open_ledger,
-    verify_published,
-)
+from orchestrator.wiring.homes import copy_published, fetch_ended, find_published, verify_published
+from orchestrator.wiring.ledger import make_clock, open_ledger
 
 
 @click.command()

@@ -22,7 +22,7 @@ from orchestrator.flows.rehearsal.crash import OURS
 from orchestrator.flows.rehearse import rehearse
 from orchestrator.settings import Settings
 from orchestrator.views.rehearsal import rehearsal_json, rehearsal_text
-from orchestrator.wiring import make_bench, rehearsal_folder
+from orchestrator.wiring.worlds import make_bench, rehearsal_folder
 
 LOG_LINES = 12
 

@@ -10,7 +10,7 @@ from orchestrator.cli.home import choose_live_run, is_interactive, settings
 from orchestrator.errors import RunEnded
 from orchestrator.views.cost import billing_words
 from orchestrator.views.ending import ending_text
-from orchestrator.wiring import make_clock, open_ledger
+from orchestrator.wiring.ledger import make_clock, open_ledger
 
 STILL_BILLING = 8
 

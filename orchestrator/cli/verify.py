@@ -14,7 +14,8 @@ from orchestrator.errors import IntegrityError
 from orchestrator.ports import Held
 from orchestrator.views.bar import Bar
 from orchestrator.views.verify import Verdict, advice, verdict_record, verdicts_text
-from orchestrator.wiring import all_published, make_clock, open_ledger, verify_published
+from orchestrator.wiring.homes import all_published, verify_published
+from orchestrator.wiring.ledger import make_clock, open_ledger
 
 
 @click.command()

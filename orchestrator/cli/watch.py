@@ -7,7 +7,7 @@ import click
 from orchestrator.cli.background import ensure_daemon
 from orchestrator.cli.follow import detach_words, finish, follow
 from orchestrator.cli.home import choose_run, is_interactive, settings
-from orchestrator.wiring import open_ledger
+from orchestrator.wiring.ledger import open_ledger
 
 
 @click.command()

@@ -17,7 +17,8 @@ import sys
 from pathlib import Path
 from orchestrator.core.offer import Need
 from orchestrator.settings import load_settings
-from orchestrator.wiring import make_clock, make_providers
+from orchestrator.wiring.clouds import make_providers
+from orchestrator.wiring.ledger import make_clock
 providers = make_providers(load_settings(), make_clock())
 assert list(providers) == ["local", "runpod", "thunder"]
 assert providers["local"].offers(Need((("cpu", 1),), 1))

@@ -11,7 +11,7 @@ from orchestrator.core.offer import Need
 from orchestrator.errors import Refused
 from orchestrator.providers import Providers
 from orchestrator.settings import VENDORS, load_settings
-from orchestrator.wiring import make_providers, other_addresses, usable_providers
+from orchestrator.wiring.clouds import make_providers, other_addresses, usable_providers
 
 SECRET = "rpa_VERYSECRET0123456789"
 CLOUDS = tuple(VENDORS)

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-import orchestrator.wiring
+import orchestrator.wiring.ledger
 from orchestrator.adapters.sqlite import SqliteLedger
 from orchestrator.cli import main
 from orchestrator.core.run import Event
@@ -33,6 +33,6 @@ class DoomedLedger(SqliteLedger):
 
 
 if __name__ == "__main__":
-    orchestrator.wiring.SqliteLedger = DoomedLedger  # type: ignore[misc]
+    orchestrator.wiring.ledger.SqliteLedger = DoomedLedger  # type: ignore[misc]
     sys.argv = ["gpujob", *sys.argv[3:]]
     main()
