@@ -8,14 +8,14 @@ from orchestrator.core.rehearsal.report import Mistake
 from orchestrator.core.spec import Job, Phase
 from orchestrator.errors import GpujobError
 
-_KEY = re.compile(r"^([a-z_]+(?:\.[a-z_]+|\[\d+\])*): ")
+_KEY = re.compile(r"^([a-z]\w*(?:\.[a-z]\w*|\[\d+\])*): ")
 _KEYS_BY_WORDS = {
     "refuse": r"must not be run",
     "phases[].git.branch": r"code of branch",
     "phases[].git.commit": r"code of commit",
     "phases[].git": r"branch or commit",
     "resources.disk_gb": r"resources\.disk_gb",
-    "checkpoints.mirror": r"can be used there|belongs to|another run",
+    "checkpoints.mirror": r"can be used there|holds the checkpoints of",
     "resources.gpu": r"no offer of",
     "phases[].start_from": r"starts from the checkpoint",
 }

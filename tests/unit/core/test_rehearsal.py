@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from orchestrator.core.rehearsal import curve, edits, families, sources
+from orchestrator.core.rehearsal import curve, edits, families, keys, sources
 from orchestrator.core.spec import parse_job
+from orchestrator.errors import BadJobFile
 from remote.standin import words
 
 WISH = edits.Wish(steps=40, every=10, model="gpujob_rehearsal/model")
@@ -180,3 +181,28 @@ def test_the_first_step_is_the_box_s_own() -> None:
     told = curve.Told(log, state=b'{"log_history": [{"loss": 2.0, "step": 1}]}')
     assert curve.first_step(told) == 11
     assert [each.step for each in curve.samples_of(told)] == [1, 11, 12]
+
+
+PHASED = """
+name: x
+resources: {gpu: cpu:1}
+run: x
+checkpoints: {path: out}
+phases: [{name: warm}, {name: full}]
+"""
+
+
+@pytest.mark.parametrize(
+    ("message", "key"),
+    [
+        ("train.args.bf16: is no truth value", "train.args.bf16"),
+        ("phase full runs the code of branch gad, and c is at main; x", "phases[1].git.branch"),
+        ("m holds the checkpoints of run demo-1; nothing was changed.", "checkpoints.mirror"),
+        ("11 GB (x), and 3 GB can be used there; nothing was rented", "checkpoints.mirror"),
+        ("nobody knows", "the job file"),
+    ],
+    ids=["key", "branch", "mirror", "disk here", "none"],
+)
+def test_a_refusal_leads_to_a_key(message: str, key: str) -> None:
+    job = parse_job(PHASED.encode(), file="f.yaml", base=Path())
+    assert keys.refused(BadJobFile(message), job).key == key
