@@ -16,7 +16,7 @@ test: $(VENV)/ready check   ## everything that CI runs
 	$(PY) -m pytest -n 2 --dist worksteal -m "not (e2e or rented or long)" --durations=25 tests
 	$(PY) -m pytest -n 4 --dist worksteal -m "(e2e or rented) and not long" --durations=25 tests   # these wait more than they work
 
-faults: $(VENV)/ready   ## every fault of every emulated cloud through a whole run: ten minutes
+faults: $(VENV)/ready   ## every fault of every emulated cloud through a whole run, and whatever else is long: more than an hour
 	$(PY) -m pytest -n 4 --dist worksteal -m "rented or long" tests
 
 check: $(VENV)/ready   ## ruff, mypy strict, import rules
